@@ -1,0 +1,133 @@
+"""
+Every interface that somebody outside may implement, with its contract.
+
+A value, a Deferred or a coroutine is always a fine answer where a method is said to return an `Answer`.
+Whoever says no raises `Refusal`; any other exception is trouble of ours, is logged, and costs the peer a 451.
+twisted.mail's `IMessageDelivery`, `IMessageDeliveryFactory` and `IMessage`, and cred's `IRealm` and
+`ICredentialsChecker`, are extension points too and are used as they are.
+"""
+
+# mypy: disable-error-code="empty-body, misc"
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from mailserver.address import Address
+    from mailserver.envelope import Envelope, Peer, Recipient
+    from mailserver.reply import Reply
+
+T = TypeVar("T")
+#: A value, or something to wait for that brings it.
+Answer = T | Awaitable[T]
+
+
+class IMailAvatar(Interface):
+    """
+    Who decides about the mail of one connection, and takes it: the avatar that a realm gives for `IMailAvatar`.
+
+    One object serves one login; a connection asks it one question at a time.
+    """
+
+    def mail(envelope: Envelope) -> Answer[Reply | None]:  # type: ignore[empty-body]
+        """May this sender (with these parameters) start a transaction?  None: yes.  Raises Refusal."""
+
+    def rcpt(envelope: Envelope, recipient: Recipient) -> Answer[Reply | None]:
+        """May this recipient be added to it?  `envelope` holds those before it.  None: yes.  Raises Refusal."""
+
+    def data(envelope: Envelope) -> Answer[IDelivery]:
+        """The text is about to come: a delivery to all recipients of the envelope.  Raises Refusal."""
+
+    def reset() -> None:
+        """The transaction was given up: by RSET, EHLO, STARTTLS, or the end of the connection."""
+
+    def logout() -> None:
+        """The connection is over, or somebody else logged in on it.  Called once."""
+
+
+class IDelivery(Interface):
+    """
+    One message on its way to its destination, in two phases.
+
+    The caller writes, prepares, commits - or aborts, at any time, also after a failure of the others, also twice.
+    """
+
+    def write(block: bytes) -> Answer[None]:
+        """
+        Take the next octets of the message (CRLF line ends, no dot-stuffing, no trace fields yet).
+        While the answer is open no further block comes: this is the back-pressure.  Raises Refusal or OSError.
+        """
+
+    def prepare() -> Answer[None]:
+        """Hold the whole message where nobody sees it yet.  Raises Refusal (quota, content) or OSError."""
+
+    def commit() -> Answer[Reply | None]:
+        """
+        Make it durable and show it; the reply is for the peer (None: 250 with the envelope's id).
+        Raises only for trouble with the disk; then nothing of it is visible.
+        """
+
+    def abort() -> None:
+        """Forget everything; at any time, also twice.  Never raises."""
+
+
+class IDestination(Interface):
+    """Where mail can go: a mailbox store, an app, the queue."""
+
+    def start(envelope: Envelope, recipients: tuple[Recipient, ...]) -> Answer[IDelivery]:
+        """Open a delivery of this envelope's message to these of its recipients.  Raises Refusal or OSError."""
+
+
+class IDirectory(Interface):
+    """Which accounts, aliases and domains exist.  Reads are quick (well below a millisecond) and see every change."""
+
+    def account(address: Address) -> AccountEntry | None:
+        """The account of exactly this address (compared by `Address.key`), or None.  Disabled accounts are found."""
+
+    def alias(address: Address) -> tuple[Address, ...]:
+        """The targets of an alias of exactly this address (compared by key); () when there is none."""
+
+    def catch_all(domain: str) -> tuple[Address, ...]:
+        """The targets of the domain's catch-all; () when there is none.  domain: in its normal form."""
+
+    def has_domain(domain: str) -> bool:
+        """Was this domain (in its normal form) added beside those of the configuration?"""
+
+    def any_account() -> bool:
+        """Is there at least one account?"""
+
+
+class AccountEntry(Interface):
+    """What a directory tells about an account."""
+
+    address = Attribute("`Address`: the account's own.")
+    quota = Attribute("int: octets its mailbox may hold; 0: no limit.")
+    enabled = Attribute("bool: may it log in and receive?")
+
+
+class IAdmission(Interface):
+    """Who may connect, and how long a failed login waits: limits across connections."""
+
+    def connected(peer: Peer) -> Reply | None:
+        """A connection was accepted; a reply (4yz) turns it away.  A turned away connection is not counted."""
+
+    def disconnected(peer: Peer) -> None:
+        """A connection that was let in is over."""
+
+    def busy() -> bool:
+        """Are over 80 % of the connections in use?"""
+
+    def may_authenticate(peer: Peer) -> Reply | None:
+        """Before a login is tried; a reply (421) ends the connection."""
+
+    def auth_failed(peer: Peer, user: str) -> float:
+        """A login failed.  Returns how long the answer shall wait, in seconds.  user: the name that was tried."""
+
+    def auth_answered(peer: Peer) -> None:
+        """The wait that `auth_failed` asked for is over."""
+
+    def auth_succeeded(peer: Peer, user: str) -> None:
+        """A login succeeded."""
