@@ -91,7 +91,7 @@ def normal_domain(domain: str) -> str:
     """
     if domain.startswith("["):
         return _normal_literal(domain)
-    name = domain[:-1] if domain.endswith(".") else domain
+    name = domain.removesuffix(".")
     if not name.isascii():
         name = _to_a_labels(name)
     name = name.lower()

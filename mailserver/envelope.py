@@ -23,7 +23,7 @@ class TLSInfo:
     """
     The TLS layer of a connection, after its handshake.
 
-    version: "TLSv1.3".  cipher: OpenSSL's name.  bits: of the cipher.  server_name: the SNI the client asked for, or "".
+    version: "TLSv1.3".  cipher: OpenSSL's name.  bits: of the cipher.  server_name: the SNI the client sent, or "".
     resumed: True when the session was taken up from an earlier one.
     """
 
@@ -39,7 +39,7 @@ class Peer:
     """
     The other end of a connection, as known by now.
 
-    host: its IP address, or "" for a Unix socket.  port: 0 for a Unix socket.  helo: the name it gave, "" before that.
+    host: its IP address, or "" for a Unix socket.  port: 0 for a Unix socket.  helo: the name it gave, or "".
     tls: None on a plain connection.  user: the account it logged in to, "" for nobody.
     """
 
@@ -55,7 +55,7 @@ class Recipient:
     """One RCPT that was accepted, with its parameters."""
 
     address: Address
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Envelope:
     id: str
     sender: Address | None
     recipients: tuple[Recipient, ...] = ()
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
     peer: Peer = field(default_factory=lambda: Peer(""))
     protocol: str = "SMTP"
     size: int | None = None

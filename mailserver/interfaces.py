@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
+from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class IMailAvatar(Interface):
 
     One object serves one login; a connection asks it one question at a time.
     """
+
+    user = Attribute('str: the account that logged in, as it is logged and routed; "" for nobody.')
 
     def mail(envelope: Envelope) -> Answer[Reply | None]:  # type: ignore[empty-body]
         """May this sender (with these parameters) start a transaction?  None: yes.  Raises Refusal."""
@@ -108,6 +111,16 @@ class AccountEntry(Interface):
     enabled = Attribute("bool: may it log in and receive?")
 
 
+class ICramMD5Response(ICredentials):
+    """
+    Credentials: the answer to a CRAM-MD5 challenge, for a checker that keeps the password's contexts (RFC 2195 2).
+    """
+
+    username = Attribute("bytes: the user name, UTF-8.")
+    challenge = Attribute("bytes: the challenge as it was sent, with its angle brackets.")
+    digest = Attribute("str: the peer's HMAC-MD5 of it, 32 lower-case hexadecimal digits.")
+
+
 class IAdmission(Interface):
     """Who may connect, and how long a failed login waits: limits across connections."""
 
@@ -131,3 +144,13 @@ class IAdmission(Interface):
 
     def auth_succeeded(peer: Peer, user: str) -> None:
         """A login succeeded."""
+
+
+class IRouter(Interface):
+    """Where the mail for a recipient goes."""
+
+    def route(recipient: Address, *, may_relay: bool) -> Answer[tuple[object, ...]]:
+        """
+        The targets (`routing.Local`, `routing.Remote`) of a recipient; never empty.
+        may_relay: did the peer log in where that allows to send anywhere?  Raises Refusal.
+        """

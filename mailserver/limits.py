@@ -25,9 +25,7 @@ def _octets(default: int, least: int, most: int, reason: str) -> Any:
 
 
 def _count(default: int, least: int, most: int, reason: str) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"unit": "", "least": least, "most": most, "reason": reason}
-    )
+    return dataclasses.field(default=default, metadata={"unit": "", "least": least, "most": most, "reason": reason})
 
 
 def _seconds(default: float, least: float, most: float, reason: str) -> Any:
@@ -84,9 +82,12 @@ class Limits:
     )
     text_grace: float = _seconds(60.0, 1.0, 3600.0, "How long a message may flow before `text_rate` is asked for.")
     connection_time: float = _seconds(3600.0, 10.0, 86_400.0, "A connection as a whole, unless a message flows.")
+    decision_timeout: float = _seconds(
+        240.0, 1.0, 3600.0, "A decision of ours, then 451; below the 5 minutes that clients wait (RFC 5321 4.5.3.2)."
+    )
     unread_timeout: float = _seconds(60.0, 1.0, 3600.0, "A peer that does not read our replies.")
 
-    # -- how many at once --------------------------------------------------------------------------------------
+    # -- how many at once, over all listeners (SERVER_WIDE) ----------------------------------------------------
     connections: int = _count(1_000, 1, 1_000_000, "Connections in all; never above 80 % of the files we may open.")
     connections_per_client: int = _count(50, 1, 1_000_000, "Connections of one client (IPv4 address, IPv6 /64).")
     connection_rate: int = _count(300, 1, 10_000_000, "New connections of one client in a minute.")
@@ -97,9 +98,25 @@ class Limits:
         2.0, 0.0, 60.0, "How long the answer to a failed AUTH waits; it doubles with each, per client and account."
     )
     auth_failure_delay_most: float = _seconds(15.0, 0.0, 120.0, "The longest such wait.")
-    auth_failures_per_minute: int = _count(10, 1, 100_000, "Failed AUTH commands of one client in a minute, then 421.")
-    auth_failures_per_day: int = _count(50, 1, 1_000_000, "Failed AUTH commands of one client in a day, then 421.")
+    auth_failures_per_minute: int = _count(
+        10, 1, 100_000, "Failed AUTH commands of one client in a minute, then 421."
+    )
+    auth_failures_per_day: int = _count(50, 1, 1_000_000, "Failed AUTH commands of one client in 24 h, then 421.")
     auth_delays: int = _count(20, 1, 10_000, "Delayed answers of one client waiting at the same time, then 421.")
 
 
 DEFAULT_LIMITS = Limits()
+
+#: Fields that are counted over all listeners together; a listener's own `limits` table cannot hold them.
+SERVER_WIDE = frozenset(
+    {
+        "connections",
+        "connections_per_client",
+        "connection_rate",
+        "auth_failure_delay",
+        "auth_failure_delay_most",
+        "auth_failures_per_minute",
+        "auth_failures_per_day",
+        "auth_delays",
+    }
+)

@@ -1,0 +1,1 @@
+"""Policies: who may do what, one in each file."""

@@ -1,0 +1,1 @@
+"""SMTP: the language (pure), and the server that speaks it over Twisted."""

@@ -1,0 +1,158 @@
+"""
+What the commands for accounts, aliases and domains share: the database of the configuration, and what people type.
+
+In: click's context, text of the command line.  Out: `Directory`, addresses, octets.
+Failures: click.ClickException (exit status 1, the text on stderr); `problems_told` makes it of the rooms' own errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mailserver.accounts.database import FILE_NAME, AccountsDatabase
+from mailserver.accounts.schema import AccountsError
+from mailserver.address import Address, AddressError, normal_domain, parse_address
+from mailserver.config.quantities import parse_size, render_size
+
+if TYPE_CHECKING:
+    from mailserver.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A configuration and its open database."""
+
+    config: Config
+    database: AccountsDatabase
+
+    def configured(self) -> tuple[str, ...]:
+        """The domains of the configuration, in their normal form."""
+        return tuple(normal_domain(domain.name) for domain in self.config.domains)
+
+    def is_ours(self, domain: str) -> bool:
+        """Is this domain (in its normal form) one whose mail we take?  In development every domain is."""
+        return self.config.development or domain in self.configured() or self.database.has_domain(domain)
+
+    def check_ours(self, address: Address) -> None:
+        """Raises AccountsError when the address' domain is not ours."""
+        if not self.is_ours(address.ascii_domain):
+            raise AccountsError(
+                f"{address.domain} is not one of our domains; "
+                f'add it to the configuration, or with "mailserver domain add {address.domain}"'
+            )
+
+
+@contextlib.contextmanager
+def problems_told() -> Iterator[None]:
+    """Turn what accounts and SQLite raise into a message and exit status 1."""
+    try:
+        yield
+    except AccountsError as error:
+        raise click.ClickException(str(error)) from error
+    except sqlite3.Error as error:
+        raise click.ClickException(f"the accounts database: {error}") from error
+
+
+def database_file(ctx: click.Context) -> Path:
+    """Where the accounts are; the file need not exist yet."""
+    return _config(ctx).server.data_dir / FILE_NAME
+
+
+@contextlib.contextmanager
+def open_directory(ctx: click.Context) -> Iterator[Directory]:
+    """
+    The database of the configuration, made when it is missing.  In development the data directory is made too.
+
+    Raises click.ClickException, also for an AccountsError or sqlite3.Error within.
+    """
+    config = _config(ctx)
+    data = config.server.data_dir
+    if not data.is_dir():
+        if not config.development:
+            raise click.ClickException(f'{data}: the data directory is missing; make it, or run "mailserver init"')
+        try:
+            data.mkdir(mode=0o700)
+        except OSError as error:
+            raise click.ClickException(f"{data}: {error.strerror}") from error
+    with problems_told():
+        database = AccountsDatabase(data / FILE_NAME, default_quota=config.storage.default_quota)
+        with contextlib.closing(database):
+            yield Directory(config, database)
+
+
+def _config(ctx: click.Context) -> Config:
+    from mailserver.cli.main import config_of
+
+    return config_of(ctx)
+
+
+class AddressArgument(click.ParamType):
+    """An address; with catch_all also "@domain", which gives an `Address` with an empty local part."""
+
+    name = "address"
+
+    def __init__(self, *, catch_all: bool = False) -> None:
+        self._catch_all = catch_all
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:  # noqa: ARG002 - click's signature
+        """The address.  Raises click.ClickException."""
+        if isinstance(value, Address):
+            return value
+        try:
+            if self._catch_all and value.startswith("@"):
+                parse_address("anybody" + value)  # the domain is judged as that of every address
+                return Address("", value[1:])
+            return parse_address(value)
+        except AddressError as error:
+            raise click.ClickException(f"{value!r} is no address: {error}") from error
+
+
+class DomainArgument(click.ParamType):
+    """A domain name, in its normal form."""
+
+    name = "domain"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
+        """The normal form.  Raises click.ClickException."""
+        try:
+            name = normal_domain(value)
+        except AddressError as error:
+            raise click.ClickException(f"{value!r} is no domain: {error}") from error
+        if name.startswith("["):
+            raise click.ClickException(f"{value!r} is an address literal, not a domain")
+        return name
+
+
+class QuotaArgument(click.ParamType):
+    """A size such as "2 GiB" or a number of octets; 0 for no limit; "default", which gives -1."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002 - click's signature
+        """Octets, or -1.  Raises click.ClickException."""
+        if isinstance(value, int):
+            return value
+        if value == "default":
+            return DEFAULT_QUOTA
+        try:
+            return int(value) if value.isascii() and value.isdecimal() else parse_size(value)
+        except ValueError as error:
+            raise click.ClickException(f"quota: {error}") from error
+
+
+#: Where below the data directory the mail of all accounts is.
+MAIL_FOLDER = "mail"
+#: What `QuotaArgument` gives for "default"; click takes None for "not given".
+DEFAULT_QUOTA = -1
+
+
+def quota_text(octets: int) -> str:
+    """A quota for a reader."""
+    return render_size(octets) if octets else "no limit"

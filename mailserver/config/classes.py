@@ -1,0 +1,231 @@
+"""
+The tables of the configuration: one frozen class each, every key with its type, its default and its description.
+
+In: tables as `tomllib` gives them, by way of `reading`.  Out: values that the other rooms use.
+The sample configuration, `mailserver config show` and the manual are generated from these classes: what stands here
+is said nowhere else.  The keys of `[limits]` are the fields of `mailserver.limits.Limits`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from mailserver.config.checked import (
+    as_tuple,
+    banner,
+    file_path,
+    hostname,
+    instance_of_limits,
+    listen_address,
+    listener_name,
+    machine_name,
+    mail_domain,
+    mailbox,
+    mechanism,
+    separator,
+)
+from mailserver.config.quantities import Range, parse_duration, parse_size
+from mailserver.limits import DEFAULT_LIMITS, Limits
+from mailserver.sockets import ListenAddress
+
+#: Where accounts and mail are kept unless the configuration says otherwise.
+DATA_DIR = Path("/var/lib/mailserver")
+
+# The types have names because within a class the name of a field would hide the function of the same name.
+FilePath = Annotated[Path, BeforeValidator(file_path)]
+Hostname = Annotated[str, AfterValidator(hostname)]
+Mailbox = Annotated[str, AfterValidator(mailbox)]
+MailDomain = Annotated[str, AfterValidator(mail_domain)]
+Separator = Annotated[str, AfterValidator(separator)]
+ListenerName = Annotated[str, AfterValidator(listener_name)]
+AnyAddress = Annotated[ListenAddress, PlainValidator(listen_address)]
+Banner = Annotated[str, AfterValidator(banner)]
+Mechanism = Annotated[str, AfterValidator(mechanism)]
+WholeLimits = Annotated[Limits, PlainValidator(instance_of_limits)]
+Quota = Annotated[int, BeforeValidator(parse_size), AfterValidator(Range(0, 2**50, "octets"))]
+ShortTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 3600, "seconds"))]
+LongTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 86_400, "seconds"))]
+
+
+class Table(BaseModel):
+    """A table of the file.  `not_in_file`: fields that only the program sets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    not_in_file: ClassVar[frozenset[str]] = frozenset()
+
+
+class Server(Table):
+    """The machine, its files and its log."""
+
+    hostname: Hostname = Field(
+        default_factory=machine_name,
+        description="The name that the server gives itself in greetings, Received fields and certificates. "
+        "Default: the name of this machine; no DNS is asked.",
+        examples=["mail.example.org"],
+    )
+    data_dir: FilePath = Field(
+        default=DATA_DIR,
+        description="The folder of accounts and mail. It is made with mode 0700 when only its parent exists. "
+        "Like every path in this file it may be relative to the folder of this file.",
+    )
+    user: str | None = Field(
+        default=None,
+        description="When started as root, become this user as soon as the ports are open. Default: stay who we are.",
+        examples=["mailserver"],
+    )
+    group: str | None = Field(
+        default=None,
+        description="Become this group too; only together with user. Default: the user's own group.",
+        examples=["mailserver"],
+    )
+    postmaster: Mailbox | None = Field(
+        default=None,
+        description="The address that gets the mail for <postmaster> where no account or alias has that name "
+        "(RFC 5321 4.5.1). Default: such mail is refused as for every unknown user.",
+        examples=["admin@example.org"],
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description='"text" for people, "json" for programs: one object a line.'
+    )
+    log_level: Literal["debug", "info", "warn", "error"] = Field(
+        default="info", description="What is logged: this and everything more serious."
+    )
+    drain_timeout: ShortTime = Field(
+        default=30.0,
+        description="How long running transactions may take to end after SIGTERM. 0 to 1 h.",
+    )
+
+
+class CertificateFiles(Table):
+    """A certificate with its key, in PEM; the client's server name (SNI) chooses one, the first is the default."""
+
+    certificate: FilePath = Field(
+        description="The certificate, followed by the intermediate certificates.",
+        examples=["/etc/mailserver/tls/fullchain.pem"],
+    )
+    key: FilePath = Field(
+        description="Its private key, without a passphrase. Nobody but the server should be able to read it.",
+        examples=["/etc/mailserver/tls/privkey.pem"],
+    )
+
+
+class TLS(Table):
+    """Encryption. Without any certificate a self-signed one is made and kept in the data directory."""
+
+    minimum_version: Literal["1.2", "1.3"] = Field(
+        default="1.2", description="The oldest version of TLS that is spoken (RFC 8996 forbids those before 1.2)."
+    )
+    check_interval: LongTime = Field(
+        default=60.0,
+        description="How often the files are looked at, so that a renewed certificate is used without a restart. "
+        "0: only on SIGHUP. At most 1 d.",
+    )
+    certificates: Annotated[tuple[CertificateFiles, ...], BeforeValidator(as_tuple)] = Field(
+        default=(), alias="certificate", description="Any number of [[tls.certificate]] tables."
+    )
+
+
+class Storage(Table):
+    """How mail is kept."""
+
+    line_endings: Literal["lf", "crlf"] = Field(
+        default="lf",
+        description='How lines end in Maildir files: "lf" as Maildir readers expect, or "crlf" as on the wire.',
+    )
+    delivered_to: Literal["single", "always", "never"] = Field(
+        default="single",
+        description='When a Delivered-To field is added: "single": only to mail for one recipient, so that copies '
+        'for several can share one file; "always": each recipient gets a file of its own; "never".',
+    )
+    default_quota: Quota = Field(
+        default=0,
+        description='The space of an account that has no quota of its own, for example "2 GiB". 0: no limit.',
+    )
+
+
+class Auth(Table):
+    """How clients log in."""
+
+    mechanisms: Annotated[tuple[Mechanism, ...], BeforeValidator(as_tuple)] = Field(
+        default=("PLAIN", "LOGIN", "CRAM-MD5"),
+        description="The SASL mechanisms on offer, in this order. PLAIN and LOGIN only in TLS (see "
+        "allow_insecure_auth of a listener).",
+    )
+
+
+class Listener(Table):
+    """One address to listen on. Any number of [[listener]] tables; there must be at least one."""
+
+    not_in_file: ClassVar[frozenset[str]] = frozenset({"line", "next_free_port"})
+
+    address: AnyAddress = Field(
+        description='"127.0.0.1:2525", "[::]:25", "mail.example.org:465", "unix:/run/mailserver.sock", '
+        '"systemd:NAME" (socket activation), or a port alone: all IPv4 and IPv6 addresses.',
+        examples=["25"],
+    )
+    protocol: Literal["smtp", "submission"] = Field(
+        description='"smtp": mail from other servers for our own domains. "submission": mail from our own users.',
+        examples=["smtp"],
+    )
+    name: ListenerName = Field(
+        description="Its name in the log and in messages. Default: protocol and port, as in smtp-25.",
+        examples=["smtp-25"],
+    )
+    tls: Literal["starttls", "implicit", "off"] = Field(
+        description='"starttls": on request of the client; "implicit": from the first byte on; "off". '
+        'Default: "starttls", and "implicit" for submission on port 465.',
+        examples=["starttls"],
+    )
+    auth: Literal["required", "optional", "off"] = Field(
+        description='Must, may or cannot clients log in? Default: "off" for smtp, "required" for submission.',
+        examples=["off"],
+    )
+    hostname: Hostname = Field(
+        description="The name that the server gives itself here. Default: that of [server].",
+        examples=["mail.example.org"],
+    )
+    banner: Banner | None = Field(
+        default=None,
+        description="The text behind the host name in the greeting: printable ASCII, at most 200 characters. "
+        "Default: ESMTP and nothing about the software.",
+        examples=["ESMTP"],
+    )
+    allow_insecure_auth: bool = Field(
+        default=False,
+        description="Allow logins without TLS: passwords cross the line in clear text. Only on a loopback address.",
+    )
+    bare_newlines: Literal["reject", "fix", "strip", "ignore"] = Field(
+        description="What to do with a CR or LF that stands alone within a message (the end of a message is always "
+        'CRLF "." CRLF): "reject" the message, "fix" it into CRLF, "strip" it, or "ignore" it. '
+        'Default: "reject" for smtp, "fix" for submission.',
+        examples=["reject"],
+    )
+    limits: WholeLimits = Field(
+        default=DEFAULT_LIMITS,
+        description="Keys of [limits] with other values for this listener. Default: all as in [limits].",
+        examples=[{"message_size": "100 MiB", "errors": 30}],
+    )
+    line: int = Field(default=0, description="The line of the table in its file; 0 when it comes from no file.")
+    next_free_port: bool = Field(default=False, description="Development mode: take the next port when it is in use.")
+
+
+class Domain(Table):
+    """One domain whose mail is delivered here. Any number of [[domain]] tables."""
+
+    name: MailDomain = Field(
+        description="The domain; international names as they are written, or in their xn-- form.",
+        examples=["example.org"],
+    )
+    catch_all: Mailbox | None = Field(
+        default=None,
+        description="The address that gets the mail for unknown users of the domain. Default: it is refused.",
+        examples=["admin@example.org"],
+    )
+    separator: Separator = Field(
+        default="+",
+        description="user+detail is delivered to user: the character between both. An empty text switches this off.",
+    )

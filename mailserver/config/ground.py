@@ -1,0 +1,79 @@
+"""
+Does this machine have what the configuration names: the data directory, the user, the certificates?
+
+In: the parts of a configuration.  Out: remarks, as from `checks`.  It only looks; nothing is made or changed.
+Security: a data directory that is a symbolic link is refused: whoever owns the link would choose where mail goes.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+
+from mailserver.config.checks import Remark
+from mailserver.config.classes import TLS, Server
+from mailserver.config.reading import Parts
+
+
+def survey(parts: Parts) -> Iterator[Remark]:
+    """All remarks on what the parts need of the machine."""
+    for text in _check_data_dir(parts.server.data_dir):
+        yield Remark(("server", "data_dir"), text)
+    yield from _check_user(parts.server)
+    if parts.tls.certificates:
+        yield from _check_certificates(parts.tls)
+
+
+def _check_data_dir(path: Path) -> Iterator[str]:
+    if path.is_symlink():
+        yield f"{path} is a symbolic link; name the folder that it points to"
+    elif path.is_dir():
+        if not _writable(path):
+            yield f"{path} is not writable by user {_me()}; change its owner, or change data_dir"
+    elif os.path.lexists(path):
+        yield f"{path} is not a folder; change data_dir"
+    elif not path.parent.is_dir():
+        yield f"neither {path} nor the folder around it exists; create it or change data_dir"
+    elif not _writable(path.parent):
+        yield f"{path} does not exist, and user {_me()} cannot make it; create it or change data_dir"
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _me() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _check_user(server: Server) -> Iterator[Remark]:
+    if server.user is not None:
+        try:
+            pwd.getpwnam(server.user)
+        except (KeyError, ValueError):  # ValueError: a NUL character
+            yield Remark(
+                ("server", "user"), f'there is no user "{server.user}" on this machine; create it or change user'
+            )
+    if server.group is not None:
+        try:
+            grp.getgrnam(server.group)
+        except (KeyError, ValueError):
+            yield Remark(
+                ("server", "group"), f'there is no group "{server.group}" on this machine; create it or change group'
+            )
+
+
+def _check_certificates(tls: TLS) -> Iterator[Remark]:
+    # OpenSSL is slow to import; who has no certificate does not wait for it.
+    from mailserver.tls import check_pair
+
+    for number, pair in enumerate(tls.certificates):
+        for finding in check_pair(pair.certificate, pair.key):
+            key = "certificate" if finding.path == pair.certificate else "key"
+            yield Remark(("tls", "certificate", number, key), str(finding), finding.warning)

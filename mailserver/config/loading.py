@@ -1,0 +1,162 @@
+"""
+Find, load and judge the configuration; or make the one of development mode.
+
+In: the path of a TOML file.  Out: `Config`, or `ConfigError` with all problems of the file at once, sorted by line.
+Nothing is started, made or changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from mailserver.config import checks, ground, reading
+from mailserver.config.classes import Listener, Server
+from mailserver.config.lines import KeyPath, scan
+from mailserver.config.origins import DEFAULT, Places
+from mailserver.config.problems import ConfigError, Problem, in_order
+from mailserver.config.quantities import render_size
+from mailserver.config.whole import Config
+from mailserver.limits import DEFAULT_LIMITS
+from mailserver.sockets import ListenAddress
+
+DEFAULT_PATH = Path("/etc/mailserver/mailserver.toml")
+ENVIRONMENT = "MAILSERVER_CONFIG"
+#: Octets of a configuration; what is larger was meant to be something else.
+MAX_FILE = 4 * 2**20
+
+# tomllib: "Invalid value (at line 3, column 5)", "... (at end of document)".
+_WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
+
+
+def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
+    """
+    The file to load: that of `--config`, else of $MAILSERVER_CONFIG, else the default one when it exists.
+
+    None: there is no configuration, which means development mode.
+    """
+    if named := explicit or environ.get(ENVIRONMENT):
+        return Path(named)
+    return DEFAULT_PATH if DEFAULT_PATH.exists() else None
+
+
+def load(path: Path) -> Config:
+    """The configuration in this file.  Raises ConfigError with every problem, warnings too."""
+    file = str(path)
+    text = _read(path, file)
+    try:
+        data = tomllib.loads(text)
+        lines = scan(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError((_syntax(error, file, text),)) from error
+    except RecursionError as error:
+        raise ConfigError((Problem(file, 1, "syntax", "is nested too deeply"),)) from error
+    source = path.absolute()
+    places = Places(file, lines)
+    parts, problems = reading.read(data, places, source.parent)
+    remarks = [*checks.check(parts, lines), *ground.survey(parts)]
+    # A key that could not be read has its default meanwhile; nothing is to be said about that.
+    told = {problem.key for problem in problems}
+    found = (places.problem(remark.path, remark.text, warning=remark.warning) for remark in remarks)
+    problems += [problem for problem in found if problem.key not in told]
+    if not all(problem.warning for problem in problems):
+        raise ConfigError(in_order(problems))
+    return Config(
+        source=source,
+        server=parts.server,
+        tls=parts.tls,
+        storage=parts.storage,
+        auth=parts.auth,
+        limits=parts.limits,
+        listeners=tuple(parts.listeners.values()),
+        domains=tuple(parts.domains.values()),
+        warnings=in_order(problems),
+        origins=_origins(parts, places),
+    )
+
+
+def _read(path: Path, file: str) -> str:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ConfigError((Problem(file, 1, "file", f"cannot be read: {reason}"),)) from error
+    if len(raw) > MAX_FILE:
+        raise ConfigError(
+            (Problem(file, 1, "file", f"is larger than {render_size(MAX_FILE)}; is it the right file?"),)
+        )
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        problem = Problem(file, line, "file", f"is not UTF-8: octet 0x{raw[error.start]:02x}; save it as UTF-8")
+        raise ConfigError((problem,)) from error
+
+
+def _syntax(error: tomllib.TOMLDecodeError, file: str, text: str) -> Problem:
+    message = str(error)
+    where = _WHERE.search(message)
+    reason = _WHERE.sub("", message)
+    if where is None or where[1] is None:
+        return Problem(file, text.rstrip().count("\n") + 1, "syntax", f"not TOML: {reason} at the end of the file")
+    return Problem(file, int(where[1]), "syntax", f"not TOML: {reason} (column {where[2]})")
+
+
+def _origins(parts: reading.Parts, places: Places) -> Mapping[str, str]:
+    """For every key of the file its line; for keys that follow another one, which that is."""
+    origins = {places.key(path): places.origin(path) for path in places.lines.table if isinstance(path[-1], str)}
+    for path, listener in parts.listeners.items():
+        follows: dict[str, str] = {"hostname": "[server] hostname", "name": f"{DEFAULT} (protocol and port)"}
+        follows |= dict.fromkeys(("tls", "auth", "bare_newlines"), f"{DEFAULT} of {listener.protocol}")
+        for key, origin in follows.items():
+            place: KeyPath = (*path, key)
+            origins[places.key(place)] = places.origin(place, origin)
+    return MappingProxyType(origins)
+
+
+#: Name, port and TLS of the listeners of development mode.
+DEVELOPMENT = (("smtp", 2525, "starttls"), ("smtps", 4650, "implicit"), ("submission", 2587, "starttls"))
+
+
+def development(data_dir: Path) -> Config:
+    """
+    The configuration without a file: loopback only, unprivileged ports, no DNS, every name and password is taken.
+
+    data_dir: where everything is kept; a relative path starts at the current folder.
+    """
+    # Who tries things out does not wait for the answer to a wrong password.
+    limits = dataclasses.replace(DEFAULT_LIMITS, auth_failure_delay=0.0)
+    listeners = tuple(
+        Listener.model_validate(
+            {
+                "name": name + suffix,
+                "address": ListenAddress("tcp", host, port),
+                "protocol": "smtp" if name == "smtp" else "submission",
+                "tls": tls,
+                "auth": "optional",
+                "hostname": "localhost",
+                "limits": limits,
+                "allow_insecure_auth": True,
+                "bare_newlines": "fix",
+                "next_free_port": True,
+            }
+        )
+        for name, port, tls in DEVELOPMENT
+        for suffix, host in (("", "127.0.0.1"), ("-v6", "::1"))
+    )
+    config = Config(
+        source=None,
+        server=Server(hostname="localhost", data_dir=data_dir.absolute()),
+        limits=limits,
+        listeners=listeners,
+        development=True,
+    )
+    mode = "development mode"
+    keys = ["server.hostname", "server.data_dir", "limits.auth_failure_delay"]
+    keys += [f"listener.{listener.name}.{key}" for listener in listeners for key in listener.model_fields_set]
+    return dataclasses.replace(config, origins=MappingProxyType(dict.fromkeys(keys, mode)))

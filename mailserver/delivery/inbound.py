@@ -1,0 +1,135 @@
+"""
+The avatar of a connection: decides about mail with the policies and the router, and opens its delivery.
+
+In: the questions of `smtp/server`.  Out: yes, `Refusal`, and a delivery to all destinations of a message.
+The realm makes one for each login; `Rooms` is what all of them share.
+RFC 5321 3.3 to 3.6 (transactions, relaying), RFC 6409 (submission).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.cred.checkers import ANONYMOUS
+from twisted.cred.portal import IRealm
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailserver import reply as replies
+from mailserver.address import Address
+from mailserver.delivery import trace
+from mailserver.delivery.transaction import Transaction
+from mailserver.envelope import Envelope, Recipient
+from mailserver.interfaces import IDelivery, IMailAvatar
+from mailserver.maildir.delivery import MaildirStore, Target
+from mailserver.reply import Refusal, Reply
+from mailserver.routing import Local, Remote
+
+_log = Logger(namespace="mailserver.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """
+    What every avatar uses.
+
+    router: an `IRouter`.  store: where local mail goes.  policies: asked in order at MAIL, each raises `Refusal`.
+    delivered_to: "single", "always" or "never".  now: seconds since 1970.
+    """
+
+    hostname: str
+    router: Any
+    store: MaildirStore
+    now: Callable[[], float]
+    policies: tuple[Callable[[Envelope], None], ...] = ()
+    delivered_to: str = "single"
+
+
+@implementer(IRealm)
+class MailRealm:
+    """Gives a `MailAvatar` to whoever logged in.  may_relay: may those who logged in send to other servers?"""
+
+    def __init__(self, rooms: Rooms, *, may_relay: bool) -> None:
+        self._rooms = rooms
+        self._may_relay = may_relay
+
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> tuple[Any, Any, Callable[[], None]]:  # noqa: ARG002, N803
+        """See `IRealm`.  Raises NotImplementedError for interfaces other than `IMailAvatar`."""
+        if IMailAvatar not in interfaces:
+            raise NotImplementedError("this realm has mail avatars only")
+        user = "" if avatarId is ANONYMOUS else avatarId.decode("utf-8")
+        return IMailAvatar, MailAvatar(self._rooms, user, may_relay=self._may_relay and bool(user)), _nothing
+
+
+def _nothing() -> None:
+    """The avatar's own `logout` does what there is to do."""
+
+
+@implementer(IMailAvatar)
+@dataclass(slots=True)
+class MailAvatar:
+    """One login, or nobody's connection.  user: the account, "" for nobody."""
+
+    _rooms: Rooms
+    user: str
+    may_relay: bool = field(kw_only=True)
+    _routes: dict[Address, tuple[Local, ...]] = field(default_factory=dict)
+
+    def mail(self, envelope: Envelope) -> None:
+        """Ask the policies."""
+        self._routes.clear()
+        for policy in self._rooms.policies:
+            policy(envelope)
+
+    def rcpt(self, envelope: Envelope, recipient: Recipient) -> None:
+        """Ask the router, and keep what it says for `data`."""
+        targets = self._rooms.router.route(recipient.address, may_relay=self.may_relay)
+        remote = [str(target.address) for target in targets if isinstance(target, Remote)]
+        if remote:
+            # There is no queue yet: whoever sends keeps the message and tries again.
+            _log.warn(
+                "{transaction}: mail for {remote} cannot be sent: this version has no outgoing queue",
+                event="no-queue",
+                transaction=envelope.id,
+                recipient=str(recipient.address),
+                remote=remote,
+            )
+            raise Refusal(replies.NO_QUEUE_YET)
+        self._routes[recipient.address] = targets
+
+    def data(self, envelope: Envelope) -> IDelivery:
+        """A delivery to the mailboxes of all recipients."""
+        mailboxes: dict[Any, Local] = {}
+        for recipient in envelope.recipients:
+            for local in self._routes[recipient.address]:
+                # Whoever is reached in two ways gets one copy.
+                mailboxes.setdefault(local.path, local)
+        targets = self._targets(envelope, mailboxes)
+        accepted = Reply(250, "2.0.0", f"Ok: queued as {envelope.id}")
+        return Transaction([self._rooms.store.deliver(targets)], accepted)  # type: ignore[return-value]
+
+    def _targets(self, envelope: Envelope, mailboxes: Mapping[Any, Local]) -> list[Target]:
+        rooms = self._rooms
+        first = trace.return_path(envelope.sender)
+        then = trace.received(envelope, hostname=rooms.hostname, now=rooms.now())
+        named = rooms.delivered_to == "always" or (
+            rooms.delivered_to == "single" and len(envelope.recipients) == 1 and len(mailboxes) == 1
+        )
+        return [
+            Target(
+                path=local.path,
+                quota=local.quota,
+                header=first + (trace.delivered_to(local.address) if named else b"") + then,
+            )
+            for local in mailboxes.values()
+        ]
+
+    def reset(self) -> None:
+        """Forget the transaction."""
+        self._routes.clear()
+
+    def logout(self) -> None:
+        """Forget everything."""
+        self._routes.clear()

@@ -1,0 +1,188 @@
+"""
+One message on its way to the Maildirs of all its local recipients: all of them get it, or none does.
+
+In: blocks with CRLF line ends, and for each recipient the Maildir, its quota and the trace fields to put in front.
+Out: one file in each `new/`, named `time.MusecPpidQn.host,S=size,W=vsize`, durable when `commit` has ended.
+The text is held once: recipients with the same trace fields get links to one file, others a copy made at the commit.
+
+Failures: Refusal(MAILBOX_FULL) from `prepare`; OSError from the disk.
+Maildir: https://cr.yp.to/proto/maildir.html; directories 0700 and files 0600, made when they are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from mailserver.durable import Draft, Durable, NewFile
+from mailserver.interfaces import IDelivery
+from mailserver.maildir.lines import LineEndings, to_crlf, to_lf
+from mailserver.maildir.names import UniqueNames, with_sizes
+from mailserver.maildir.quota import Quotas, Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    One mailbox to deliver to.
+
+    path: the Maildir.  quota: octets it may hold, 0: no limit.
+    header: trace fields for the top of its file (Return-Path, Delivered-To, Received), whole lines with CRLF, at
+    least one, as its line end tells a reader about those of the file.
+    Raises ValueError when the header is no such thing, or the quota negative.
+    """
+
+    path: Path
+    quota: int
+    header: bytes
+
+    def __post_init__(self) -> None:
+        if self.quota < 0:
+            raise ValueError(f"quota {self.quota} is negative")
+        ends = self.header.count(b"\r\n")
+        if not self.header.endswith(b"\r\n") or ends != self.header.count(b"\n") or ends != self.header.count(b"\r"):
+            raise ValueError("the header is not made of whole lines that end in CRLF")
+
+
+@dataclass(frozen=True, slots=True)
+class MaildirStore:
+    """
+    Starts deliveries.
+
+    line_endings: on the disk; "lf" as Maildir readers expect, "crlf" as the message came.
+    """
+
+    durable: Durable
+    names: UniqueNames
+    quotas: Quotas
+    line_endings: Literal["lf", "crlf"] = "lf"
+
+    def deliver(self, targets: Sequence[Target]) -> MaildirDelivery:
+        """
+        A delivery to these mailboxes; of several targets with the same path the first counts.  Nothing is on the disk
+        yet.  Raises ValueError when there are none.
+        """
+        return MaildirDelivery(self, targets)
+
+
+def maildir_layout(directory: Path) -> tuple[Path, Path, Path]:
+    """The three directories of a Maildir, given one of them: none may be without the others."""
+    return directory.parent / "tmp", directory.parent / "new", directory.parent / "cur"
+
+
+@implementer(IDelivery)
+class MaildirDelivery:
+    """See `MaildirStore.deliver` and `IDelivery`."""
+
+    def __init__(self, store: MaildirStore, targets: Sequence[Target]) -> None:
+        if not targets:
+            raise ValueError("a delivery needs a target")
+        by_path: dict[Path, Target] = {}
+        groups: dict[bytes, list[Target]] = {}  # header -> those who share a file
+        for target in targets:
+            if by_path.setdefault(target.path, target) is target:
+                groups.setdefault(target.header, []).append(target)
+        self._groups = groups
+        self._store = store
+        self._first_header = next(iter(groups))
+        self._unwritten = self._first_header
+        self._lines = LineEndings(crlf=store.line_endings == "crlf")
+        self._draft: Draft = store.durable.draft(targets[0].path / "tmp", maildir_layout)
+        self._reservations: list[Reservation] = []
+        self._prepared = False
+        self._ended = False  # aborted, or handed over to the disk
+
+    def write(self, block: bytes) -> Deferred[None] | None:
+        """See `IDelivery.write`.  RuntimeError after `prepare`; after `abort` nothing happens."""
+        if self._prepared:
+            raise RuntimeError("the delivery is prepared: no more text can come")
+        if self._unwritten:
+            block, self._unwritten = self._unwritten + block, b""
+        was_crlf = self._lines.crlf
+        return self._store_block(self._lines.feed(block), was_crlf=was_crlf)
+
+    async def prepare(self) -> None:
+        """See `IDelivery.prepare`.  Refusal(MAILBOX_FULL) when it does not fit into one of the mailboxes."""
+        if self._prepared or self._ended:
+            raise RuntimeError("the delivery is prepared already, or over")
+        if self._unwritten and (taken := self.write(b"")) is not None:
+            await taken
+        was_crlf = self._lines.crlf
+        if (taken := self._store_block(self._lines.finish(), was_crlf=was_crlf)) is not None:
+            await taken
+        try:
+            await self._reserve()
+        except BaseException:
+            self._release()
+            raise
+        if self._aborted_meanwhile():
+            self._release()
+        self._prepared = True
+
+    async def commit(self) -> None:
+        """See `IDelivery.commit`."""
+        if self._ended or not self._prepared:
+            raise RuntimeError("the delivery is not prepared, or over")
+        self._ended = True
+        try:
+            await self._store.durable.create(self._new_files())
+        except BaseException:
+            self._release()
+            raise
+        for reservation in self._reservations:
+            reservation.keep()
+
+    def abort(self) -> None:
+        """See `IDelivery.abort`.  A commit under way is not stopped; it ends by itself, well or with nothing left."""
+        if self._ended:
+            return
+        self._ended = True
+        self._draft.abort()
+        self._release()
+
+    def _aborted_meanwhile(self) -> bool:
+        return self._ended
+
+    def _store_block(self, block: bytes, *, was_crlf: bool) -> Deferred[None] | None:
+        draft = self._draft
+        if self._lines.crlf and not was_crlf and (rewritten := draft.rewrite(to_crlf)) is not None:
+            return rewritten.addCallback(lambda _: draft.write(block))
+        return draft.write(block) if block else None
+
+    async def _reserve(self) -> None:
+        for header, targets in self._groups.items():
+            stored, _ = self._sizes(header)
+            for target in targets:
+                reservation = await self._store.quotas.reserve(target.path, stored, target.quota)
+                if reservation is not None:
+                    self._reservations.append(reservation)
+
+    def _release(self) -> None:
+        for reservation in self._reservations:
+            reservation.release()
+
+    def _on_disk(self, header: bytes) -> bytes:
+        return header if self._lines.crlf else to_lf(header)
+
+    def _sizes(self, header: bytes) -> tuple[int, int]:
+        """Octets of the file with this header in front, on the disk and with CRLF."""
+        stored = self._lines.stored - len(self._on_disk(self._first_header)) + len(self._on_disk(header))
+        return stored, self._lines.virtual - len(self._first_header) + len(header)
+
+    def _new_files(self) -> list[NewFile]:
+        files = []
+        unique = self._store.names.next()
+        for header, targets in self._groups.items():
+            name = with_sizes(unique, *self._sizes(header))
+            places = tuple(target.path / "new" / name for target in targets)
+            if header == self._first_header:
+                files.append(NewFile(self._draft, places))
+            else:
+                skip = len(self._on_disk(self._first_header))
+                files.append(NewFile(self._draft, places, self._on_disk(header), skip))
+        return files

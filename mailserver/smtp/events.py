@@ -1,0 +1,138 @@
+"""
+What a session tells and asks: questions, which wait for an answer, and notices, which do not.
+
+In: values that a session has checked.  Out: values for whoever runs the session (`smtp/server`).
+A question that is refused is answered with the refusal's `Reply`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailserver.envelope import Envelope, Recipient
+from mailserver.reply import Reply
+from mailserver.sasl import CramLogin, PlainLogin
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The answer to `Login` that means yes.  user: the account's address."""
+
+    user: str
+
+
+#: None: yes, with the usual reply.  A positive Reply: yes, in these words.  Any other: no.
+Answer = Reply | Identity | None
+
+
+class Question:
+    """The session parses nothing more until this is answered."""
+
+    __slots__ = ()
+
+
+class Notice:
+    """Something happened; the session goes on as soon as the next event is asked for."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Question):
+    """A peer is there (and its TLS handshake done, on an implicit TLS listener): shall it be greeted?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Question):
+    """EHLO or HELO with this name."""
+
+    name: str
+    extended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mail(Question):
+    """MAIL: may this transaction start?  The envelope has no recipients yet."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Rcpt(Question):
+    """RCPT: may this recipient be added to the envelope?"""
+
+    envelope: Envelope
+    recipient: Recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Data(Question):
+    """DATA: is there a place for the text of this message?"""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Notice):
+    """The next block of the message: CRLF line ends, no dot-stuffing."""
+
+    block: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TextFailed(Notice):
+    """The message cannot be taken; no more text follows, and no `EndOfText`.  The session answers by itself."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfText(Question):
+    """The whole message was given: is it safe?  size: its octets."""
+
+    envelope: Envelope
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRefused(Notice):
+    """The text of a message that had failed has come to its end and was answered with `reply`.  For the log."""
+
+    envelope: Envelope
+    size: int
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Notice):
+    """The transaction was given up (RSET, EHLO, STARTTLS)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login(Question):
+    """AUTH has come to its end: are these right?  Answer with `Identity` or a Reply."""
+
+    mechanism: str
+    credentials: PlainLogin | CramLogin
+
+
+@dataclass(frozen=True, slots=True)
+class StartTLS(Notice):
+    """Start the handshake now, and call `secured` or `close` when it is over.  The 220 is in the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Notice):
+    """Wait so many seconds before the next event is asked for: the peer makes too many errors."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Close(Notice):
+    """Send what is to be sent and close the connection.  reason: for the log."""
+
+    reason: str
+
+
+Event = Question | Notice

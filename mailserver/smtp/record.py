@@ -1,0 +1,139 @@
+"""
+What the log tells of a connection: one event for it, one for each message, and nothing in between.
+
+In: what the server asked and was answered.  Out: events of `twisted.logger` with plain fields (docs/logs.md).
+No password, no line of an AUTH exchange and no octet of a message ever comes here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.address import Address
+from mailserver.envelope import Envelope, TLSInfo
+from mailserver.reply import OK, Reply
+from mailserver.smtp import events
+from mailserver.smtp.session import SMTPSession
+
+#: So many refusals of a connection are told word by word, the others are only counted.
+REFUSALS_TOLD = 5
+
+
+class ConnectionLog:
+    """Collects what is worth telling.  reason: why the connection ended, as far as the session knows."""
+
+    def __init__(
+        self, log: Logger, connection: str, listener: str, session: SMTPSession, clock: IReactorTime
+    ) -> None:
+        self.id = connection
+        self.reason = ""
+        self._log = log
+        self._listener = listener
+        self._session = session
+        self._clock = clock
+        self._started = self._mail_started = clock.seconds()
+        self._refusals: list[str] = []
+        self._refused = 0
+        self._login_failures = 0
+
+    def answered(self, event: events.Question, answer: Any) -> None:
+        """A question got its answer."""
+        refused = answer if isinstance(answer, Reply) and not answer.positive else None
+        if isinstance(event, events.Mail):
+            self._mail_started = self._clock.seconds()
+            if refused is not None:
+                self._note(f"sender <{_path(event.envelope.sender)}>: {refused}")
+        elif isinstance(event, events.Rcpt):
+            if refused is not None:
+                self._note(f"recipient <{event.recipient.address}>: {refused}")
+        elif isinstance(event, events.Data):
+            if refused is not None:
+                self._message(event.envelope, 0, refused)
+        elif isinstance(event, events.EndOfText) and not self._session.text_failed:
+            self._message(event.envelope, event.size, answer if isinstance(answer, Reply) else OK)
+        elif isinstance(event, events.Connected) and refused is not None:
+            self._note(f"connection: {refused}")
+
+    def message_refused(self, event: events.MessageRefused) -> None:
+        """A message was refused for what it held, or because it could not be stored."""
+        self._message(event.envelope, event.size, event.reply)
+
+    def login_failed(self, user: str, mechanism: str) -> None:
+        """Wrong credentials.  The name is told (it is what an operator searches for), the rest is not."""
+        self._login_failures += 1
+        self._note(f"login {mechanism} as {user}: wrong credentials")
+
+    def reset(self) -> None:
+        """The transaction was given up."""
+
+    def over(self, reason: Failure, *, in_handshake: bool) -> None:
+        """The connection is closed."""
+        session = self._session
+        why = self.reason or "connection lost"
+        if in_handshake and not self.reason:
+            why = f"TLS handshake failed: {_tls_error(reason)}"
+        self._log.info(
+            "connection {connection} from {peer} on {listener} closed: {reason};"
+            " {messages} messages, {errors} errors, {refused} refusals, {seconds} s",
+            event="connection",
+            connection=self.id,
+            listener=self._listener,
+            peer=session.peer.host,
+            port=session.peer.port,
+            helo=session.peer.helo,
+            tls=_tls(session.peer.tls),
+            user=session.peer.user,
+            messages=session.messages,
+            errors=session.error_count,
+            refused=self._refused,
+            refusals=list(self._refusals),
+            login_failures=self._login_failures,
+            seconds=round(self._clock.seconds() - self._started, 3),
+            reason=why,
+        )
+
+    def _note(self, text: str) -> None:
+        self._refused += 1
+        if len(self._refusals) < REFUSALS_TOLD:
+            self._refusals.append(text)
+
+    def _message(self, envelope: Envelope, size: int, reply: Reply) -> None:
+        self._log.info(
+            "message {transaction} from=<{sender}> to={recipients} size={size}: {reply}",
+            event="message",
+            connection=self.id,
+            transaction=envelope.id,
+            listener=envelope.listener,
+            peer=envelope.peer.host,
+            helo=envelope.peer.helo,
+            tls=_tls(envelope.peer.tls),
+            user=envelope.peer.user,
+            protocol=envelope.protocol,
+            sender=_path(envelope.sender),
+            recipients=[str(recipient.address) for recipient in envelope.recipients],
+            size=size,
+            body=envelope.body,
+            smtputf8=envelope.smtputf8,
+            reply=str(reply),
+            seconds=round(self._clock.seconds() - self._mail_started, 3),
+        )
+
+
+def _path(sender: Address | None) -> str:
+    return "" if sender is None else str(sender)
+
+
+def _tls(tls: TLSInfo | None) -> str:
+    return "" if tls is None else f"{tls.version} {tls.cipher}"
+
+
+def _tls_error(reason: Failure) -> str:
+    """OpenSSL's words for what went wrong, or the transport's."""
+    words = getattr(reason.value, "args", ())
+    if words and isinstance(words[0], list) and words[0]:
+        return str(words[0][-1][-1])
+    return reason.getErrorMessage() or type(reason.value).__name__

@@ -1,0 +1,623 @@
+"""
+The thin half of the SMTP server: sockets, timers, TLS and Deferreds around `smtp/session`, which knows the protocol.
+
+In: a connection, a `Portal`, `SessionSettings`.  Out: calls on the avatar (`IMailAvatar`) and its deliveries; one log
+event for each connection and each message.
+`ESMTPServer` and `ESMTPServerFactory` are twisted.mail's classes as far as others plug into them (`portal`,
+`challengers`, `delivery`, `validateFrom`, `validateTo`, `receivedHeader`); not one byte is read by the code that they
+inherit, which is unsafe (OVERVIEW.md says how).
+
+RFC 5321 3.8 and 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, cast
+
+from twisted.cred.credentials import Anonymous, UsernamePassword
+from twisted.cred.error import LoginFailed, UnauthorizedLogin, UnhandledCredentials
+from twisted.cred.portal import Portal
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+    ITLSTransport,
+)
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver import reply as replies
+from mailserver.connections import OpenConnections
+from mailserver.envelope import Peer
+from mailserver.interfaces import IAdmission, IDelivery, IMailAvatar
+from mailserver.limits import DEFAULT_LIMITS, Limits
+from mailserver.reply import Refusal, Reply
+from mailserver.sasl import CramLogin, PlainLogin, authzid_allowed
+from mailserver.smtp import events
+from mailserver.smtp.record import ConnectionLog
+from mailserver.smtp.rules import SessionSettings, State
+from mailserver.smtp.session import SMTPSession
+from mailserver.smtp.stock import CramMD5Credentials, StockAvatar, mechanisms_of, reply_of
+from mailserver.smtp.stock_import import stock
+from mailserver.sockets import local_of, peer_of
+from mailserver.tls import tls_info
+
+#: While a question is open, so many octets more are taken from the socket before it is left alone.
+READ_AHEAD = 64 * 1024
+
+_log = Logger(namespace="mailserver.smtp")
+
+
+def new_id() -> str:
+    """An id for a connection or a transaction: 8 letters and digits, 40 random bits."""
+    return base64.b32encode(os.urandom(5)).decode("ascii").lower()
+
+
+@implementer(IPushProducer)
+class _Output:
+    """What the transport is told to stop when the peer does not read: not our writing only, but our reading."""
+
+    def __init__(self, server: ESMTPServer) -> None:
+        self._server = server
+
+    def pauseProducing(self) -> None:
+        self._server.peer_stopped_reading()
+
+    def resumeProducing(self) -> None:
+        self._server.peer_reads_again()
+
+    def stopProducing(self) -> None:
+        pass  # connectionLost follows and does all there is to do
+
+
+@implementer(IHandshakeListener)
+class ESMTPServer(stock.ESMTP):
+    """One connection.  See the module; the laws of the conversation are in `smtp/session`."""
+
+    noisy = False
+    factory: ESMTPServerFactory | None = None  # type: ignore[assignment]
+    #: ITCPTransport or ISSLTransport; the stock class knows ITransport only.
+    transport: Any = None
+    portal: Portal | None = None  # type: ignore[assignment]
+    #: What cred gave us to call when the login ends; the stock class has it without a type.
+    _onLogout: Callable[[], None] | None = None
+    session: SMTPSession
+
+    def __init__(self, chal: Mapping[bytes, Any] | None = None, contextFactory: Any = None) -> None:  # noqa: N803
+        super().__init__(chal, contextFactory)
+        self.settings: SessionSettings | None = None
+        self.admission: IAdmission | None = None
+        self.clock: IReactorTime | None = None
+        self._avatar: Any = None
+        self._delivery: Any = None
+        self._busy = False
+        self._decision: Deferred[Any] | None = None
+        self._reading = True
+        self._peer_reads = True
+        self._let_in = False
+        self._lost = False
+        self._handshaking = False
+        self._producing = False
+        self._committing = False
+        self._turned_away: Reply | None = None
+        self._text_started = self._text_waited = 0.0
+        self._timed_for: tuple[float, str] = (0.0, "")
+
+    # -- what the transport calls ----------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """The TCP connection is there; behind implicit TLS the handshake is still to come."""
+        clock = self._clock()
+        self._started = clock.seconds()
+        host, port = peer_of(self.transport)
+        settings = self._session_settings()
+        self._limits: Limits = settings.limits
+        self.session = SMTPSession(settings, Peer(host, port), new_id=new_id, local=local_of(self.transport))
+        self._record = ConnectionLog(_log, new_id(), settings.listener, self.session, clock)
+        if ITCPTransport.providedBy(self.transport):
+            # Two small writes in a row would wait 40 ms for each other.
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        if self.factory is not None:
+            self.factory.connections.add(self)
+        self._turned_away = None if self.admission is None else self.admission.connected(self.session.peer)
+        self._let_in = self._turned_away is None
+        if ISSLTransport.providedBy(self.transport):
+            self._handshaking = True
+            self.setTimeout(self._limits.tls_handshake_timeout)
+        else:
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        """The TLS handshake is done: the first octet of the conversation may be exchanged, or the next."""
+        self._handshaking = False
+        self.startedTLS = True
+        self.session.secured(tls_info(self.transport.getHandle()))
+        if self.session.state is State.START:
+            self._begin()
+        else:
+            self._logout()
+            self._pump()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets came in."""
+        self.session.receive(data)
+        if self._busy:
+            if self.session.buffered > READ_AHEAD:
+                self._read(on=False)
+            return
+        self._pump()
+
+    def timeoutConnection(self) -> None:
+        """The one timer ran out: what for, `_arm` has noted."""
+        what = self._timed_for[1]
+        self._record.reason = what
+        if what == "TLS handshake" or not self._peer_reads or what == "closing":
+            # Nothing that we could say would arrive.
+            self.session.abort(None, what)
+            self.transport.abortConnection()
+            return
+        too_long = what == "connection time"
+        self.session.abort(replies.SESSION_TOO_LONG if too_long else replies.IDLE_TOO_LONG, f"timeout: {what}")
+        self._pump()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """The connection is over, however it came to that."""
+        self._lost = True
+        self.setTimeout(None)
+        in_handshake, self._handshaking = self._handshaking, False
+        self.session.abort(None, "TLS handshake failed" if in_handshake else "connection lost")
+        self._drop_delivery()
+        self._logout()
+        if self._decision is not None and not self._committing:
+            self._decision.cancel()
+        if self._let_in and self.admission is not None:
+            self.admission.disconnected(self.session.peer)
+        if self.factory is not None:
+            self.factory.connections.discard(self)
+        self._record.over(reason, in_handshake=in_handshake)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.transport.registerProducer(_Output(self), True)
+        self._producing = True
+        self._pump()
+
+    def _pump(self) -> None:
+        """Flush, ask, wait, answer - until there is nothing more to be done now."""
+        if self._busy:
+            return
+        self._busy = True
+        while self._peer_reads and (event := self.session.next_event()) is not None:
+            waiting = self._ask(event)
+            if waiting is not None:
+                self._flush()
+                self._wait_for(waiting, event)
+                return
+        self._busy = False
+        self._flush()
+        self._read(on=self._peer_reads)
+        self._arm()
+
+    def _ask(self, event: events.Event) -> Deferred[Any] | None:
+        """Do what the event asks for; the Deferred to wait for, or None when it is done and answered."""
+        try:
+            result = self._DO[type(event)](self, event)
+        except Exception:  # noqa: BLE001 - told to the peer as 451, and logged, by _answer
+            self._answer(event, Failure())
+            return None
+        if isinstance(result, Deferred):
+            waiting = result
+        elif isinstance(result, Awaitable):
+            waiting = ensureDeferred(result)  # type: ignore[arg-type]
+        else:
+            self._answer(event, result)
+            return None
+        if waiting.called and not waiting.paused and not isinstance(waiting.result, Deferred):
+            outcome: list[Any] = []
+            waiting.addBoth(outcome.append)
+            self._answer(event, outcome[0])
+            return None
+        return waiting
+
+    def _wait_for(self, waiting: Deferred[Any], event: events.Event) -> None:
+        self._decision = waiting
+        asked = self._clock().seconds()
+        self.setTimeout(None)
+        if not isinstance(event, (events.EndOfText, events.Pause, events.Login)):
+            # A commit must not be cut off: the disk says when it is done.  The other two end by themselves.
+            waiting.addTimeout(self._limits.decision_timeout, self._clock())
+
+        def decided(result: Any) -> None:
+            self._decision = None
+            self._busy = False
+            self._text_waited += self._clock().seconds() - asked
+            self._answer(event, result)
+            if not self._lost:
+                self._pump()
+
+        waiting.addBoth(decided)
+
+    def _answer(self, event: events.Event, result: Any) -> None:
+        """Give the result of a question back to the session; for a notice look only whether it failed."""
+        reply = None
+        if isinstance(result, Failure):
+            reply = self._trouble(event, result)
+        if self._lost or self.session.state is State.CLOSED:
+            if isinstance(event, events.Data) and IDelivery.providedBy(result):
+                result.abort()
+            return
+        if isinstance(event, events.Text):
+            if reply is not None:
+                self._drop_delivery()
+                self.session.refuse_text(reply)
+        elif isinstance(event, events.Question):
+            if isinstance(event, events.Data) and reply is None:
+                self._delivery, result = result, None
+                self._text_started, self._text_waited = self._clock().seconds(), 0.0
+            answer = reply if reply is not None else result
+            self._record.answered(event, answer)
+            self.session.answer(answer)
+
+    def _trouble(self, event: events.Event, failure: Failure) -> Reply:
+        """The reply for a failed decision; its cause goes to the log, never to the peer."""
+        if failure.check(CancelledError) and self._lost:
+            return replies.LOCAL_TROUBLE
+        reply, log_it = reply_of(failure)
+        if log_it:
+            _log.failure(
+                "{asked} failed on connection {connection}",
+                failure=failure,
+                asked=type(event).__name__,
+                connection=self._record.id,
+                reply=str(reply),
+            )
+        return reply
+
+    # -- what the events ask for -----------------------------------------------------------------------------------
+
+    def _connected(self, _event: events.Connected) -> Reply | None:
+        return self._turned_away
+
+    def _hello(self, _event: events.Hello) -> None:
+        return None
+
+    async def _mail(self, event: events.Mail) -> Reply | None:
+        avatar = self._avatar
+        if avatar is None:
+            avatar = self._avatar = await self._log_in_nobody()
+        return cast("Reply | None", await _value(avatar.mail(event.envelope)))
+
+    def _rcpt(self, event: events.Rcpt) -> Any:
+        return self._avatar.rcpt(event.envelope, event.recipient)
+
+    def _data(self, event: events.Data) -> Any:
+        return self._avatar.data(event.envelope)
+
+    def _text(self, event: events.Text) -> Any:
+        if self.session.text_failed or self._delivery is None:
+            return None
+        return self._delivery.write(event.block)
+
+    def _text_failed(self, _event: events.TextFailed) -> None:
+        self._drop_delivery()
+
+    async def _end_of_text(self, _event: events.EndOfText) -> Reply | None:
+        delivery = self._delivery
+        if self.session.text_failed or delivery is None:
+            return None  # the session knows the reply
+        try:
+            await _value(delivery.prepare())
+            if self._lost:
+                # RFC 5321 4.1.1.4 would allow to deliver it; but the client cannot know, and sends it again.
+                raise Refusal(replies.LOCAL_TROUBLE, "connection lost")
+            self._committing = True
+            reply: Reply | None = await _value(delivery.commit())
+        except BaseException:
+            delivery.abort()
+            raise
+        finally:
+            self._committing = False
+            self._delivery = None
+        return reply
+
+    def _message_refused(self, event: events.MessageRefused) -> None:
+        self._record.message_refused(event)
+
+    def _reset(self, _event: events.Reset) -> None:
+        self._drop_delivery()
+        self._record.reset()
+        if self._avatar is not None:
+            self._avatar.reset()
+
+    def _start_tls(self, _event: events.StartTLS) -> None:
+        self._flush()
+        self._handshaking = True
+        self._read(on=True)
+        self.transport.startTLS(self.ctx)
+
+    def _pause(self, event: events.Pause) -> Deferred[None]:
+        self._flush()
+        return deferLater(self._clock(), event.seconds)
+
+    def _close(self, event: events.Close) -> None:
+        self._record.reason = self._record.reason or event.reason
+        self._flush()
+        self._read(on=True)  # only then is the peer's own closing noticed
+        if self._producing:
+            # A registered producer would make loseConnection wait for ever.
+            self._producing = False
+            self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    # -- logins ----------------------------------------------------------------------------------------------------
+
+    async def _login(self, event: events.Login) -> events.Answer:
+        peer, admission = self.session.peer, self.admission
+        if admission is not None and (no := admission.may_authenticate(peer)) is not None:
+            return no
+        if self.portal is None:
+            return replies.AUTH_UNAVAILABLE
+        user = event.credentials.user
+        try:
+            avatar, logout = await self._avatar_for(_credentials(event.credentials))
+        except UnauthorizedLogin:
+            self._record.login_failed(user, event.mechanism)
+            if admission is not None:
+                # The wait has the same length for a wrong password and for a user who does not exist.
+                wait = admission.auth_failed(peer, user)
+                try:
+                    await deferLater(self._clock(), wait)
+                finally:
+                    admission.auth_answered(peer)
+            return replies.BAD_CREDENTIALS
+        except LoginFailed:
+            return replies.AUTH_UNAVAILABLE
+        if self._lost:
+            logout()
+            return replies.AUTH_UNAVAILABLE
+        self._logout()
+        self._avatar, self._onLogout = avatar, logout
+        self.authenticated = True
+        if admission is not None:
+            admission.auth_succeeded(peer, user)
+        return events.Identity(getattr(avatar, "user", "") or user)
+
+    async def _log_in_nobody(self) -> Any:
+        """The avatar of a peer that did not log in."""
+        if self.delivery is not None or self.deliveryFactory is not None or self._validates_itself():
+            return StockAvatar(self)
+        if self.portal is None:
+            raise Refusal(Reply(550, "5.7.1", "No mail is taken here"))
+        try:
+            avatar, self._onLogout = await self._avatar_for(Anonymous())
+        except UnhandledCredentials:
+            raise Refusal(replies.AUTH_REQUIRED) from None
+        except UnauthorizedLogin:
+            raise Refusal(Reply(550, "5.7.1", "Senders must log in")) from None
+        return avatar
+
+    def _validates_itself(self) -> bool:
+        """Has somebody overridden the methods by which stock twisted.mail decides?"""
+        return type(self).validateFrom is not stock.SMTP.validateFrom
+
+    async def _avatar_for(self, credentials: Any) -> tuple[Any, Callable[[], None]]:
+        portal = cast("Portal", self.portal)
+        wanted = (IMailAvatar, IMessageDeliveryFactory, IMessageDelivery)
+        interface, avatar, logout = await portal.login(credentials, None, *wanted)
+        if interface is IMessageDeliveryFactory:
+            self.deliveryFactory, self.delivery = avatar, None
+        elif interface is IMessageDelivery:
+            self.deliveryFactory, self.delivery = None, avatar
+        else:
+            return avatar, logout
+        return StockAvatar(self), logout
+
+    def _logout(self) -> None:
+        logout, self._onLogout = self._onLogout, None
+        if self._avatar is not None and not isinstance(self._avatar, StockAvatar):
+            self._avatar.logout()
+        if logout is not None:
+            logout()
+            self.delivery = self.deliveryFactory = None
+        self._avatar = None
+        self.authenticated = False
+
+    # -- small parts -----------------------------------------------------------------------------------------------
+
+    def peer_stopped_reading(self) -> None:
+        """Our output is stuck: take no more input, ask no more questions, and do not wait for ever."""
+        self._peer_reads = False
+        if not self._lost:
+            self._read(on=False)
+            self._arm()
+
+    def peer_reads_again(self) -> None:
+        """The output flows again."""
+        self._peer_reads = True
+        if not self._lost:
+            self._read(on=not self._busy or self.session.buffered <= READ_AHEAD)
+            self._pump()
+
+    def drain(self) -> None:
+        """Say 421 and close as soon as no transaction is open."""
+        if self._handshaking:
+            self.transport.abortConnection()
+            return
+        self.session.drain()
+        self._pump()
+
+    def cut(self) -> None:
+        """End the connection now, with a 421: the time for draining is over."""
+        self.session.abort(replies.SHUTTING_DOWN, "shutting down")
+        self._drop_delivery()
+        self._flush()
+        self.transport.abortConnection()
+
+    def callLater(self, period: float, func: Callable[[], None]) -> Any:
+        """For `TimeoutMixin`: our clock, not the reactor's."""
+        return self._clock().callLater(period, func)
+
+    def _clock(self) -> IReactorTime:
+        if self.clock is None:
+            from twisted.internet import reactor  # only when nobody gave one (a stock factory)
+
+            self.clock = cast("IReactorTime", reactor)
+        return self.clock
+
+    def _session_settings(self) -> SessionSettings:
+        return session_settings(
+            self.settings,
+            hostname=self.host.decode("ascii"),
+            challengers=self.challengers,
+            starttls=self.ctx is not None and ITLSTransport.providedBy(self.transport),
+        )
+
+    def _flush(self) -> None:
+        if (data := self.session.data_to_send()) and not self._lost:
+            self.transport.write(data)
+
+    def _read(self, *, on: bool) -> None:
+        if on is not self._reading and not self._lost:
+            self._reading = on
+            if on:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _drop_delivery(self) -> None:
+        if self._delivery is not None and not self._committing:
+            delivery, self._delivery = self._delivery, None
+            delivery.abort()
+
+    def _arm(self) -> None:
+        """Set the one timer for what is being waited for now."""
+        if self._lost:
+            return
+        limits, now = self._limits, self._clock().seconds()
+        if self.session.state is State.CLOSED:
+            wait, what = limits.unread_timeout, "closing"
+        elif not self._peer_reads:
+            wait, what = limits.unread_timeout, "replies not read"
+        elif self._handshaking:
+            wait, what = limits.tls_handshake_timeout, "TLS handshake"
+        elif self.session.in_text:
+            wait, what = limits.text_timeout, "message text"
+            if self._too_slow(now):
+                self.session.abort(replies.TOO_SLOW, "message too slow")
+                self._pump()
+                return
+        else:
+            busy = self.admission is not None and self.admission.busy()
+            wait, what = (limits.busy_command_timeout if busy else limits.command_timeout), "command"
+            left = self._started + limits.connection_time - now
+            if left < wait and not self.session.in_transaction:
+                wait, what = max(left, 0.0), "connection time"
+        self._timed_for = (now, what)
+        self.setTimeout(wait)
+
+    def _too_slow(self, now: float) -> bool:
+        took = now - self._text_started - self._text_waited
+        return (
+            took > self._limits.text_grace
+            and self._limits.text_rate > 0
+            and self.session.text_octets < self._limits.text_rate * took
+        )
+
+    #: event -> what is done about it; its result answers a question.
+    _DO: ClassVar[Mapping[type, Callable[[ESMTPServer, Any], Any]]] = {
+        events.Connected: _connected,
+        events.Hello: _hello,
+        events.Mail: _mail,
+        events.Rcpt: _rcpt,
+        events.Data: _data,
+        events.Text: _text,
+        events.TextFailed: _text_failed,
+        events.EndOfText: _end_of_text,
+        events.MessageRefused: _message_refused,
+        events.Reset: _reset,
+        events.Login: _login,
+        events.StartTLS: _start_tls,
+        events.Pause: _pause,
+        events.Close: _close,
+    }
+
+
+class ESMTPServerFactory(stock.SMTPFactory):
+    """
+    Makes an `ESMTPServer` for each connection of one listener.
+
+    tls: makes TLS connections (`IOpenSSLServerConnectionCreator`), for STARTTLS.  connections: where the open ones
+    are kept, when several factories share that.
+    """
+
+    protocol = ESMTPServer
+    noisy = False
+
+    def __init__(
+        self,
+        portal: Portal | None = None,
+        *,
+        settings: SessionSettings | None = None,
+        tls: Any = None,
+        admission: IAdmission | None = None,
+        clock: IReactorTime | None = None,
+        connections: OpenConnections | None = None,
+    ) -> None:
+        super().__init__(portal)
+        self.settings = settings
+        self.tls = tls
+        self.admission = admission
+        self.clock = clock
+        self.connections = OpenConnections() if connections is None else connections
+
+    def buildProtocol(self, addr: IAddress | None) -> ESMTPServer:  # type: ignore[override]
+        """A server for a connection from `addr`."""
+        server = cast("ESMTPServer", super().buildProtocol(addr))
+        if self.settings is not None:
+            server.host = self.settings.hostname
+            server.settings = self.settings
+        server.ctx = server.ctx or self.tls
+        server.admission = self.admission
+        server.clock = self.clock
+        return server
+
+
+def session_settings(
+    given: SessionSettings | None, *, hostname: str, challengers: Mapping[bytes, Any], starttls: bool
+) -> SessionSettings:
+    """
+    What a session works with: what the listener gave; without that, what a stock factory has set on the protocol
+    (host, challengers, a TLS context), with passwords under TLS only.
+    """
+    if given is None:
+        given = SessionSettings(hostname, limits=DEFAULT_LIMITS, starttls=True, bare_newlines="fix")
+    if challengers:
+        given = dataclasses.replace(given, mechanisms=mechanisms_of(challengers, hostname))
+    return dataclasses.replace(given, starttls=given.starttls and starttls)
+
+
+def _credentials(login: PlainLogin | CramLogin) -> Any:
+    if isinstance(login, PlainLogin):
+        if not authzid_allowed(login):
+            # RFC 4954 4, RFC 4616 2: we let nobody act for another; it reads like a wrong password.
+            raise UnauthorizedLogin
+        return UsernamePassword(login.user.encode(), login.password.encode())
+    return CramMD5Credentials(login.user.encode(), login.challenge, login.digest)
+
+
+def _value(result: Any) -> Awaitable[Any]:
+    """Something to await, whether `result` is a value, a Deferred or a coroutine."""
+    return result if isinstance(result, Awaitable) else succeed(result)

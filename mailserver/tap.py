@@ -1,0 +1,125 @@
+"""
+`twistd mailserver` and `twist mailserver`: parse, load, build, and nothing else.
+
+In: the options behind the plugin's name.  Out: `MailService`.
+A configuration with problems, or a port that cannot be had, ends the program with status 1 and one line for each on
+stderr, before anything has started.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.python import usage
+
+from mailserver.config import Config, ConfigError, Listener, development, find_config, load
+from mailserver.logs import observer, twistd_logger
+from mailserver.privileges import Owner
+from mailserver.service import MailService, StartError
+from mailserver.welcome import welcome
+
+#: Where development mode keeps its data.
+DEVELOPMENT_DATA = "mailserver-data"
+
+
+class Options(usage.Options):
+    """What stands behind `twistd mailserver`."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Runs the mail server. Without a configuration it is a development server: loopback only, unprivileged "
+        "ports, every address accepted."
+    )
+    optParameters = [  # noqa: RUF012 - twisted.python.usage reads it so
+        [
+            "config",
+            "c",
+            None,
+            (
+                "The configuration. Default: $MAILSERVER_CONFIG, else /etc/mailserver/mailserver.toml when it exists, "
+                "else development mode."
+            ),
+        ],
+        ["data", "d", None, f"The data directory of development mode. Default: ./{DEVELOPMENT_DATA}."],
+    ]
+
+    config: Config
+
+    def postOptions(self) -> None:
+        """Load the configuration and set up the log as it says.  Exits with status 1 when there are problems."""
+        self.config = self.load()
+        for warning in self.config.warnings:
+            _say([str(warning)])
+        _set_up_log(self.parent, self.config.server.log_format, self.config.server.log_level)
+
+    def load(self) -> Config:
+        """The configuration; exits with status 1 when it has problems."""
+        try:
+            return self.read()
+        except ConfigError as error:
+            _say([str(problem) for problem in error.problems])
+            raise SystemExit(1) from None
+
+    def read(self) -> Config:
+        """The configuration.  Raises ConfigError."""
+        path = find_config(self["config"], os.environ)
+        if path is None:
+            return development(Path(self["data"] or DEVELOPMENT_DATA).absolute())
+        if self["data"] is not None:
+            raise usage.UsageError(f"--data is for development mode, but there is a configuration: {path}")
+        return load(path)
+
+
+#: What makes the observer of twistd's log.  twistd takes a logger by its name only, and so what it names must be found
+#: in a module: the one place of the house where a value is kept outside of objects.
+_observers: list[Callable[[], Any]] = []
+
+
+def log_observer() -> Any:
+    """The observer that the configuration asks for; twistd calls this by name."""
+    return _observers[-1]()
+
+
+def _set_up_log(parent: Any, log_format: str, level: str) -> None:
+    """Let twistd, or twist, write the log as the configuration says; a `--logger` of the user's own wins."""
+    if parent is None:
+        return
+    if "nodaemon" not in parent:
+        parent["fileLogObserverFactory"] = lambda file: observer(log_format, level, file)
+    elif parent.get("logger") is None:
+        _observers.append(twistd_logger(parent, log_format, level))
+        parent["logger"] = f"{__name__}.log_observer"
+
+
+def makeService(options: Options) -> MailService:
+    """The service, its sockets already bound: what is in the way is told here, on the terminal."""
+    from twisted.internet import reactor
+
+    parent: Any = options.parent or {}
+    uid, gid = parent.get("uid"), parent.get("gid")
+    owner = None
+    if uid is not None and os.geteuid() == 0:
+        owner = Owner(uid, gid if gid is not None else os.getgid())
+    service = MailService(options.config, reactor, load=options.read, told=_welcome, owner=owner)
+    try:
+        service.prepare()
+    except StartError as error:
+        _say(error.lines)
+        raise SystemExit(1) from None
+    return service
+
+
+def _welcome(config: Config, addresses: list[tuple[Listener, str]]) -> None:
+    # Not sys.stdout: by now twistd makes log lines of what is printed.  (None: there is no terminal, as in a daemon.)
+    if config.development and sys.__stdout__ is not None:
+        sys.__stdout__.write(welcome(config, addresses))
+        sys.__stdout__.flush()
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        sys.stderr.write(f"mailserver: {line}\n" if not line.startswith("/") else f"{line}\n")

@@ -1,0 +1,48 @@
+"""
+What development mode says when it is ready: where it listens, how to send a first mail, where that will lie.
+
+In: the addresses that listen.  Out: a few lines for a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mailserver.config import Config, Listener
+
+_WORDS = {"starttls": "STARTTLS", "implicit": "implicit TLS", "off": "no TLS"}
+
+
+def welcome(config: Config, addresses: Sequence[tuple[Listener, str]]) -> str:
+    """The banner, several lines."""
+    inbox = config.server.data_dir / "inbox"
+    lines = ["", "mailserver is ready: development mode, this machine only, every address and password is accepted."]
+    for listener, address in addresses:
+        lines.append(f"  {address:<18} {listener.protocol}, {_WORDS[listener.tls]}")
+    first = next(
+        (where for listener, where in addresses if listener.protocol == "smtp" and listener.tls != "implicit"), None
+    )
+    if first is not None:
+        lines += ["Send a first mail:", f"  {first_mail(first)}"]
+    lines += [
+        f"It will lie in {_short(inbox)}/new (a Maildir: one file for each message).  Ctrl-C ends the server.",
+        "",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def first_mail(address: str) -> str:
+    """One line to copy; curl is on nearly every machine."""
+    return (
+        f"printf 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n' | "
+        f"curl smtp://{address} --mail-from me@example.org --mail-rcpt you@example.org -T -"
+    )
+
+
+def _short(path: Path) -> str:
+    """The path as seen from here, if that is shorter."""
+    try:
+        return f"./{path.relative_to(Path.cwd())}"
+    except ValueError:
+        return str(path)

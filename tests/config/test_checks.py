@@ -1,0 +1,106 @@
+"""Which mixes of protocol, TLS, AUTH and address are refused: all of them, against a rule written down once more."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.config.checks import Remark, check
+from mailserver.config.lines import Lines, scan
+from mailserver.config.origins import Places
+from mailserver.config.reading import read
+
+ADDRESSES = {
+    "127.0.0.1:2525": True, "[::1]:2525": True, "localhost:2525": True, "unix:/run/x.sock": True,
+    "2525": False, "192.0.2.1:2525": False, "[2001:db8::1]:2525": False, "systemd:x": False, "mail.example.org:1": False,
+}  # fmt: skip
+
+
+def remarks(**keys: str) -> list[Remark]:
+    """What is said about one listener; keys: as TOML."""
+    text = "[[listener]]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+    lines = scan(text)
+    parts, problems = read(tomllib.loads(text), Places("f", lines), Path("/srv"))
+    if problems:
+        raise AssertionError(problems)
+    return list(check(parts, lines))
+
+
+def is_dangerous(protocol: str, tls: str, auth: str, insecure: str, *, loopback: bool) -> bool:
+    """The rule: no passwords in clear text beyond this machine, no submission without AUTH beyond it."""
+    if not loopback and insecure == "true":
+        return True
+    if tls == "off" and auth != "off" and not (loopback and insecure == "true"):
+        return True
+    return not loopback and protocol == "submission" and "off" in (tls, auth)
+
+
+class MixTests(SynchronousTestCase):
+    def test_exactly_the_dangerous_mixes_are_refused(self) -> None:
+        for (address, loopback), protocol, tls, auth, insecure in itertools.product(
+            ADDRESSES.items(),
+            ("smtp", "submission"),
+            ("starttls", "implicit", "off"),
+            ("required", "optional", "off"),
+            ("true", "false"),
+        ):
+            with self.subTest(f"{address} {protocol} {tls} {auth} {insecure}"):
+                said = remarks(
+                    address=f'"{address}"',
+                    protocol=f'"{protocol}"',
+                    tls=f'"{tls}"',
+                    auth=f'"{auth}"',
+                    allow_insecure_auth=insecure,
+                )
+                refused = any(not remark.warning for remark in said)
+                self.assertEqual(refused, is_dangerous(protocol, tls, auth, insecure, loopback=loopback))
+
+    def test_the_defaults_are_never_refused(self) -> None:
+        for address, protocol in itertools.product((*ADDRESSES, "25", "465", "587"), ("smtp", "submission")):
+            with self.subTest(f"{address} {protocol}"):
+                said = remarks(address=f'"{address}"', protocol=f'"{protocol}"')
+                self.assertEqual([remark for remark in said if not remark.warning], [])
+
+
+class PortTests(SynchronousTestCase):
+    def test_unusual_ports_are_warned_of(self) -> None:
+        for port, protocol, tls, auth, keys in (
+            (25, "smtp", "implicit", "off", ["tls"]),
+            (587, "submission", "implicit", "required", ["tls"]),
+            (465, "submission", "starttls", "required", ["tls"]),
+            (25, "smtp", "starttls", "required", ["auth"]),
+            (26, "smtp", "implicit", "required", []),
+            (25, "smtp", "starttls", "optional", []),
+            (465, "submission", "implicit", "required", []),
+        ):
+            with self.subTest(f"{port} {protocol} {tls} {auth}"):
+                said = remarks(address=str(port), protocol=f'"{protocol}"', tls=f'"{tls}"', auth=f'"{auth}"')
+                self.assertEqual([remark.path[-1] for remark in said], keys)
+                self.assertTrue(all(remark.warning for remark in said))
+
+
+class LimitTests(SynchronousTestCase):
+    def test_contradictions_name_the_key_that_was_changed(self) -> None:
+        for limits, keys in (
+            ('{ busy_command_timeout = "5 min" }', []),
+            ("{ busy_command_timeout = 301 }", ["busy_command_timeout"]),
+            ("{ command_timeout = 29 }", ["command_timeout"]),
+            ("{ command_timeout = 30 }", []),
+            ("{ auth_failure_delay = 15.1 }", ["auth_failure_delay"]),
+            ("{ auth_failure_delay_most = 2 }", []),
+            ('{ line_without_end = "2 KiB" }', ["line_without_end", "line_without_end"]),
+            ('{ auth_line = "64 KiB", command_line = "64 KiB" }', []),
+        ):
+            with self.subTest(limits):
+                said = remarks(address="25", protocol='"smtp"', limits=limits)
+                self.assertEqual([remark.path for remark in said], [("listener", 0, "limits", key) for key in keys])
+
+
+class NoListenerTests(SynchronousTestCase):
+    def test_a_file_without_listener_is_no_configuration(self) -> None:
+        lines = Lines({})
+        parts, _ = read({}, Places("f", lines), Path("/srv"))
+        self.assertEqual([remark.path for remark in check(parts, lines)], [("listener",)])
