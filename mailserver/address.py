@@ -73,8 +73,12 @@ class Address:
 
 
 def fold_local(local: str) -> str:
-    """The form in which our own mailboxes are compared: NFC, case folded.  Never used for addresses elsewhere."""
-    return local.lower() if local.isascii() else unicodedata.normalize("NFC", local).casefold()
+    """The form in which our own mailboxes are compared: case folded, in NFC.  Never used for addresses elsewhere."""
+    if local.isascii():
+        return local.lower()
+    # Unicode 3.13, canonical caseless matching: folding a composed letter can give other letters than folding its
+    # parts does, and can give a text that is no NFC any more; so it is taken apart before and composed behind.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", local).casefold())
 
 
 def quote_local(local: str) -> str:
@@ -136,6 +140,7 @@ def parse_address(text: str, *, utf8: bool = True, need_domain: bool = True) -> 
     """
     if not utf8 and not text.isascii():
         raise AddressError("characters beyond ASCII are not allowed here")
+    octets = _octets(text)
     local, rest = _take_local(text)
     if not local:
         raise AddressError("local part is empty")
@@ -148,13 +153,21 @@ def parse_address(text: str, *, utf8: bool = True, need_domain: bool = True) -> 
         raise AddressError("domain is missing")
     if domain.endswith("."):
         raise AddressError("domain ends with a dot")
-    if len(local.encode()) > MAX_LOCAL:
+    if _octets(local) > MAX_LOCAL:
         raise AddressError("local part is longer than 64 octets")
-    if len(domain.encode()) > MAX_DOMAIN:
+    if _octets(domain) > MAX_DOMAIN:
         raise AddressError("domain is longer than 255 octets")
-    if len(text.encode()) > MAX_ADDRESS:
+    if octets > MAX_ADDRESS:
         raise AddressError("address is longer than 254 octets")
     return Address(local, domain)
+
+
+def _octets(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        # Half a surrogate pair; such a text cannot come from the wire, but it can from JSON or a file name.
+        raise AddressError("a character that has no UTF-8 form") from error
 
 
 def _take_local(text: str) -> tuple[str, str]:

@@ -580,8 +580,8 @@ class Durable(Service):
         self, job: Callable[..., Any], *arguments: object, ended: Callable[[Any], Any] | None = None
     ) -> Deferred[Any]:
         """ended: called with the result, or the Failure, before the job counts as over; it may run another one."""
-        self._running += 1
         work = self._run_in_thread(job, *arguments)
+        self._running += 1
         if ended is not None:
             work.addBoth(ended)
         return work.addBoth(self._ran)

@@ -11,7 +11,7 @@ twisted.mail's `IMessageDelivery`, `IMessageDeliveryFactory` and `IMessage`, and
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, Interface
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 #: A value, or something to wait for that brings it.
-Answer = T | Awaitable[T]
+Answer: TypeAlias = T | Awaitable[T]
 
 
 class IMailAvatar(Interface):

@@ -15,7 +15,7 @@ MAX_REPLY_LINE = 512
 #: How much of what a peer sent may be quoted back to it (octets).
 MAX_ECHO = 60
 
-_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\Z")
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ def _printable(line: str) -> bytes:
 
 def echo(raw: bytes) -> str:
     """What the peer sent, made safe to be quoted back: printable ASCII, escaped, at most `MAX_ECHO` characters."""
-    text = raw[:MAX_ECHO].decode("ascii", "backslashreplace")
-    text = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)
+    octets = raw[:MAX_ECHO].decode("latin-1")
+    text = "".join(c if " " <= c <= "~" and c != "\\" else c.encode("unicode_escape").decode() for c in octets)
     return text[:MAX_ECHO]
 
 

@@ -4,13 +4,14 @@ Where the mail for a recipient goes: into mailboxes of ours, to another server, 
 In: an address, and whether its sender may relay.  Out: `Local` and `Remote` targets, or `Refusal`: 550 5.1.1 for an
 unknown user, 550 5.2.1 for a disabled one, 550 5.7.1 where we would be an open relay.
 The order: account, alias, the same without `+detail`, catch-all.  So a catch-all never takes an account's mail.
+An alias of several targets works as long as one of them does; only when none does is its mail refused.
 RFC 5321 3.6 (relaying), 3.9 (aliases), 4.5.1 (postmaster); RFC 5233 (detail).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from mailserver.reply import Refusal, Reply
 MAX_DEPTH = 10
 #: How many targets one recipient may come to.
 MAX_TARGETS = 1_000
+
+#: Development mode: whose mailbox takes all mail that is for no account.
+DEVELOPMENT_INBOX = Address("inbox", "localhost")
 
 DISABLED = Reply(550, "5.2.1", "Mailbox disabled")
 
@@ -57,6 +61,29 @@ class LocalDomain:
     separator: str = "+"
 
 
+@dataclass(slots=True)
+class _Search:
+    """
+    What has been found for one recipient.
+
+    targets: Maildir or remote address -> the target.  way: keys of the addresses that led to the present one; met
+    again, they are a circle.  done: keys that need not be looked at again.  refusal: the first permanent one.
+    """
+
+    targets: dict[Path | Address, Target] = field(default_factory=dict)
+    way: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    refusal: Refusal | None = None
+
+    def add(self, key: Path | Address, target: Target) -> None:
+        if len(self.targets) >= MAX_TARGETS and key not in self.targets:
+            raise Refusal(replies.LOCAL_TROUBLE, f"more than {MAX_TARGETS} targets")
+        self.targets.setdefault(key, target)
+
+    def refuse(self, reply: Reply) -> None:
+        self.refusal = self.refusal or Refusal(reply)
+
+
 @implementer(IRouter)
 class Router:
     """
@@ -86,59 +113,78 @@ class Router:
             if not may_relay:
                 raise Refusal(replies.RELAYING_DENIED)
             return (Remote(recipient),)
-        targets: dict[Target, None] = {}
-        self._resolve(recipient, targets, 0)
-        return tuple(targets)
+        search = _Search()
+        self._resolve(recipient, search)
+        if not search.targets:
+            raise search.refusal or Refusal(replies.UNKNOWN_USER)
+        return tuple(search.targets.values())
 
     def _is_ours(self, domain: str) -> bool:
         return domain in self._domains or self._directory.has_domain(domain)
 
     def _route_postmaster(self, recipient: Address) -> tuple[Target, ...]:
         # RFC 5321 4.1.1.3: <postmaster> without a domain is this server's own.
-        for domain in self._domains:
-            own = Address(recipient.local, domain)
-            if self._directory.account(own) is not None or self._directory.alias(own):
-                return self.route(own, may_relay=False)
-        if self._postmaster is None:
-            raise Refusal(replies.UNKNOWN_USER)
-        return self.route(self._postmaster, may_relay=True)
+        own = [Address(recipient.local, domain) for domain in self._domains]
+        for address in own:
+            if self._directory.account(address) is not None or self._directory.alias(address):
+                return self.route(address, may_relay=False)
+        if self._postmaster is not None:
+            return self.route(self._postmaster, may_relay=True)
+        for address in own:
+            if self._catch_all(self._domain(address)):
+                return self.route(address, may_relay=False)
+        raise Refusal(replies.UNKNOWN_USER)
 
-    def _resolve(self, address: Address, targets: dict[Target, None], depth: int) -> None:
-        if depth > MAX_DEPTH or len(targets) >= MAX_TARGETS:
-            raise Refusal(replies.LOCAL_TROUBLE, f"aliases of {address} lead too far, or in a circle")
+    def _domain(self, address: Address) -> LocalDomain:
+        return self._domains.get(address.ascii_domain) or LocalDomain(address.ascii_domain)
+
+    def _resolve(self, address: Address, search: _Search) -> None:
+        """Add the targets of `address`, or note why it has none.  Trouble is raised: no list is cut short."""
         if not self._is_ours(address.ascii_domain):
-            targets[Remote(address)] = None
+            search.add(address, Remote(address))
             return
-        domain = self._domains.get(address.ascii_domain) or LocalDomain(address.ascii_domain)
-        plain, detail = address.split_detail(domain.separator)
-        for name in (address, plain) if detail or plain != address else (address,):
-            if self._take(name, address, targets, depth):
-                return
-        self._last_resort(address, domain, targets, depth)
+        key = address.key
+        if key in search.way or len(search.way) > MAX_DEPTH:
+            raise Refusal(replies.LOCAL_TROUBLE, f"aliases of {address} lead too far, or in a circle")
+        if key in search.done:
+            return
+        search.done.add(key)
+        search.way.append(key)
+        domain = self._domain(address)
+        plain, _ = address.split_detail(domain.separator)
+        names = (address,) if plain == address else (address, plain)
+        if not any(self._take(name, address, search) for name in names):
+            self._last_resort(address, domain, search)
+        search.way.pop()
 
-    def _take(self, name: Address, delivered_to: Address, targets: dict[Target, None], depth: int) -> bool:
+    def _take(self, name: Address, delivered_to: Address, search: _Search) -> bool:
         """Is `name` an account or an alias?  Then its targets are added."""
         account = self._directory.account(name)
         if account is not None:
-            if not account.enabled:
-                raise Refusal(DISABLED)
-            path = self._mailbox_path(account.address)
-            if not any(isinstance(target, Local) and target.path == path for target in targets):
-                targets[Local(path, delivered_to, account.quota)] = None
+            if account.enabled:
+                path = self._mailbox_path(account.address)
+                search.add(path, Local(path, delivered_to, account.quota))
+            else:
+                search.refuse(DISABLED)
             return True
         aliases = self._directory.alias(name)
         for alias in aliases:
-            self._resolve(alias, targets, depth + 1)
+            self._resolve(alias, search)
         return bool(aliases)
 
-    def _last_resort(self, address: Address, domain: LocalDomain, targets: dict[Target, None], depth: int) -> None:
-        others = self._directory.catch_all(domain.name) or ((domain.catch_all,) if domain.catch_all else ())
+    def _catch_all(self, domain: LocalDomain) -> tuple[Address, ...]:
+        return self._directory.catch_all(domain.name) or ((domain.catch_all,) if domain.catch_all else ())
+
+    def _last_resort(self, address: Address, domain: LocalDomain, search: _Search) -> None:
+        others = self._catch_all(domain)
         if not others and address.local.lower() == "postmaster" and self._postmaster is not None:
             others = (self._postmaster,)
-        if not others or address in others:
-            raise Refusal(replies.UNKNOWN_USER)
+        # A catch-all that leads to where nobody is catches itself: that is no circle, but an unknown user.
+        others = tuple(other for other in others if other.key not in search.way)
+        if not others:
+            search.refuse(replies.UNKNOWN_USER)
         for other in others:
-            self._resolve(other, targets, depth + 1)
+            self._resolve(other, search)
 
 
 @implementer(IRouter)

@@ -47,7 +47,7 @@ from mailserver.maildir.sweep import Sweep
 from mailserver.policy.clients import ClientLimits
 from mailserver.policy.space import FreeSpace
 from mailserver.privileges import Owner, become, give, owner_of
-from mailserver.routing import DevelopmentRouter, LocalDomain, Router
+from mailserver.routing import DEVELOPMENT_INBOX, DevelopmentRouter, LocalDomain, Router
 from mailserver.selfsigned import ensure_self_signed, renew_if_needed
 from mailserver.smtp.rules import SessionSettings
 from mailserver.smtp.server import ESMTPServerFactory
@@ -220,9 +220,8 @@ def rooms_of(config: Config, ground: Foundations) -> Rooms:
     """The router, the store and the policies, as this configuration has them."""
     router: Any
     if config.development:
-        router = DevelopmentRouter(
-            ground.accounts, lambda address: mailbox_path(ground.mail, address), ground.data_dir / "inbox"
-        )
+        inbox = mailbox_path(ground.mail, DEVELOPMENT_INBOX)
+        router = DevelopmentRouter(ground.accounts, lambda address: mailbox_path(ground.mail, address), inbox)
     else:
         domains = {
             domain.name: LocalDomain(

@@ -203,17 +203,17 @@ class AdoptedPort:
     def __repr__(self) -> str:
         return f"<AdoptedPort {self.bound}>"
 
-    def startListening(self) -> None:  # noqa: N802 - the name is Twisted's
+    def startListening(self) -> None:
         """It listens since it was adopted."""
 
-    def stopListening(self) -> Deferred[None] | None:  # noqa: N802 - the name is Twisted's
+    def stopListening(self) -> Deferred[None] | None:
         """Stop; fires when the socket is closed.  Connections that were accepted go on."""
         # First the file: who finds it must find somebody behind it.
         _remove_file(self.bound)
         result: Deferred[None] | None = self._port.stopListening()
         return result
 
-    def getHost(self) -> IAddress:  # noqa: N802 - the name is Twisted's
+    def getHost(self) -> IAddress:
         """Its own address, as Twisted writes it."""
         host: IAddress = self._port.getHost()
         return host

@@ -93,7 +93,7 @@ class CertificateSet:
         self._front = _make_context(self._minimum)
         self._front.set_tlsext_servername_callback(self._server_named)
 
-    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802, ARG002 - Twisted's interface
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002 - Twisted asks for it
         """The server's side of a new connection, with the default certificate until the client names a server."""
         connection = SSL.Connection(self._front, None)
         # The C library calls `_server_named` through the front context, which must live as long as its connections.
@@ -177,13 +177,13 @@ class CertificateWatch(Service):
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
-    def startService(self) -> None:  # noqa: N802 - Twisted's interface
+    def startService(self) -> None:
         """Look from now on, the first time after one interval."""
         super().startService()
         if self._interval > 0:
             self._loop.start(self._interval, now=False)
 
-    def stopService(self) -> None:  # noqa: N802 - Twisted's interface
+    def stopService(self) -> None:
         """Look no more."""
         super().stopService()
         if self._loop.running:

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mailserver.config import Config, Listener
+from mailserver.maildir.names import mailbox_path
+from mailserver.routing import DEVELOPMENT_INBOX
 
 _WORDS = {"starttls": "STARTTLS", "implicit": "implicit TLS", "off": "no TLS"}
 
 
 def welcome(config: Config, addresses: Sequence[tuple[Listener, str]]) -> str:
     """The banner, several lines."""
-    inbox = config.server.data_dir / "inbox"
+    inbox = mailbox_path(config.server.data_dir / "mail", DEVELOPMENT_INBOX)
     lines = ["", "mailserver is ready: development mode, this machine only, every address and password is accepted."]
     for listener, address in addresses:
         lines.append(f"  {address:<18} {listener.protocol}, {_WORDS[listener.tls]}")

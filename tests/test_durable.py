@@ -306,6 +306,13 @@ class CreateTests(SynchronousTestCase):
             self.assertTrue((disk.root / "b" / "tmp").is_dir())
             self.assertEqual(stat.S_IMODE(os.stat(disk.root / "b").st_mode), 0o700)
 
+    def test_without_a_layout_a_missing_directory_is_made_alone(self) -> None:
+        disk = Disk(self.mktemp())
+        draft = disk.durable.draft(disk.root / "spool" / "tmp")
+        draft.write(b"x")
+        self.create(disk, NewFile(draft, (disk.root / "spool" / "new" / "x",)))
+        self.assertEqual(sorted(path.name for path in (disk.root / "spool").iterdir()), ["new", "tmp"])
+
     def test_a_symbolic_link_in_tmp_is_not_followed(self) -> None:
         disk = self.disk()
         victim = disk.root / "victim"
@@ -394,6 +401,17 @@ class AbortTests(SynchronousTestCase):
         draft.abort()
         self.thread.work()
         self.assertIsNone(self.successResultOf(written))
+        self.thread.work()
+        self.assertEqual((self.disk.tree("tmp"), self.thread.jobs, self.disk.files.opened), ({}, [], {}))
+
+    def test_a_later_write_under_way_ends_before_the_file_is_removed(self) -> None:
+        draft = self.disk.draft(b"x" * SMALL * 2)
+        self.thread.work()
+        outcome(draft.write(b"y" * SMALL * 2))
+        draft.abort()
+        self.assertEqual(len(self.thread.jobs), 1)
+        self.thread.work()
+        self.assertIsNone(draft.rewrite(bytes))
         self.thread.work()
         self.assertEqual((self.disk.tree("tmp"), self.thread.jobs, self.disk.files.opened), ({}, [], {}))
 
@@ -586,6 +604,31 @@ class InjectedErrorTests(SynchronousTestCase):
         self.assertIsNone(outcome(disk.durable.create([NewFile(disk.draft(b"z"), (disk.place("a", "z"),))])))
         self.assertEqual(disk.tree("new"), {"a/z": b"z"})
 
+    def test_a_write_that_takes_nothing_for_ever_is_an_error(self) -> None:
+        class Full(RecordingFiles):
+            def write(self, descriptor: int, data: memoryview) -> int:
+                return 0
+
+        disk = Disk(self.mktemp(), Full())
+        failed = outcome(disk.durable.create([NewFile(disk.draft(b"z"), (disk.place("a", "z"),))]))
+        self.assertEqual((failed.errno, disk.tree("new"), disk.tree("tmp")), (errno.EIO, {}, {}))
+
+    def test_a_temporary_file_that_is_gone_already_is_no_further_trouble(self) -> None:
+        disk = Disk(self.mktemp())
+        draft = disk.draft(b"x" * 200)
+        for path in disk.root.glob("a/tmp/*"):
+            path.unlink()
+        failed = outcome(disk.durable.create([NewFile(draft, (disk.place("a", "x"),))]))
+        self.assertIsInstance(failed, FileNotFoundError)
+        self.assertEqual((disk.tree("new"), disk.files.opened), ({}, {}))
+
+    def test_what_cannot_be_closed_is_removed_all_the_same(self) -> None:
+        disk = Disk(self.mktemp())
+        draft = disk.draft(b"x" * 200)
+        disk.files.fail_at = len(disk.files.calls)  # the close
+        draft.abort()
+        self.assertEqual((disk.tree("tmp"), disk.files.calls[-2:]), ({}, ["close", "unlink"]))
+
     def test_what_cannot_be_taken_away_is_logged_and_the_first_error_told(self) -> None:
         class Stubborn(RecordingFiles):
             def unlink(self, path: Path) -> None:
@@ -620,6 +663,13 @@ class MakeDirectoriesTests(SynchronousTestCase):
                 make_directories(root / "a" / "b", root / "a" / "c", files=files)
             self.assertEqual(raised.exception.errno, errno.EIO)
             self.assertEqual(list(root.iterdir()), [], files.calls)
+
+    def test_where_nothing_can_be_made_it_ends(self) -> None:
+        class Nowhere(Files):
+            def mkdir(self, path: Path, mode: int) -> None:
+                raise FileNotFoundError(errno.ENOENT, "gone", str(path))
+
+        self.assertRaises(FileNotFoundError, make_directories, Path("a/b"), files=Nowhere())
 
     def test_something_else_in_the_way_is_an_error(self) -> None:
         root = Path(self.mktemp())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import ssl
 from datetime import timedelta
@@ -309,6 +310,7 @@ class ReloadTests(Base):
     def test_the_set_outlives_its_owner_while_a_handshake_runs(self) -> None:
         server = self.set.serverConnectionForTLS(None)
         del self.set
+        gc.collect()
         client = MemoryClient(client_context(), "www.example.net")
         client.handshake(server)
         self.assertEqual(client.peer_name, "exact")

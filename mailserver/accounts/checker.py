@@ -38,7 +38,7 @@ CACHE_TIME = 300.0
 CACHE_SIZE = 1_000
 
 
-class Credentials(Protocol):
+class PasswordDirectory(Protocol):
     """What the checker needs of a directory; `AccountsDatabase` has it."""
 
     def account(self, address: Address) -> _Entry | None:
@@ -66,7 +66,7 @@ class AccountsChecker:
 
     def __init__(
         self,
-        directory: Credentials,
+        directory: PasswordDirectory,
         *,
         run_in_thread: Callable[..., Deferred[bool]],
         clock: IReactorTime,
@@ -94,7 +94,7 @@ class AccountsChecker:
             return address.key.encode()
         right = await self._run_in_thread(verify, kept, password)
         # Read again: it may have been changed or disabled while the thread was at work.
-        if not right or kept != self._kept(address):
+        if not right or not kept or kept != self._kept(address):
             raise UnauthorizedLogin
         self._remembered.add(token)
         return address.key.encode()

@@ -8,8 +8,10 @@ Failures: exit status 1 and a message on stderr.
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
+import warnings
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -170,11 +172,13 @@ def remove(ctx: click.Context, address: Address, *, yes: bool) -> None:
 
 @account.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--domain", type=DomainArgument(), default="", help="The domain of users that are named without one.")
+@click.option("--domain", type=DomainArgument(), help="The domain of users that are named without one.")
 @click.option("--skip-problems", is_flag=True, help="Import the good lines although others have problems.")
 @CRAM_MD5
 @click.pass_context
-def import_accounts(ctx: click.Context, file: Path, domain: str, *, skip_problems: bool, cram_md5: bool) -> None:
+def import_accounts(
+    ctx: click.Context, file: Path, domain: str | None, *, skip_problems: bool, cram_md5: bool
+) -> None:
     """
     Import accounts from a passwd file of Dovecot.
 
@@ -184,7 +188,7 @@ def import_accounts(ctx: click.Context, file: Path, domain: str, *, skip_problem
     try:
         with file.open(encoding="utf-8", newline="\n") as lines:
             rows, problems = import_passwd_file(
-                lines, default_domain=domain, hash_plain=partial(hash_password, cram_md5=cram_md5)
+                lines, default_domain=domain or "", hash_plain=partial(hash_password, cram_md5=cram_md5)
             )
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from error
@@ -230,19 +234,33 @@ def _obstacle(directory: Directory, row: PasswdRow) -> Problem | None:
 
 def _ask_password(*, from_stdin: bool, cram_md5: bool) -> tuple[str, ...]:
     """The hashes of a new password.  Raises click.ClickException when it may not be one."""
-    if from_stdin:
-        try:
-            line = sys.stdin.buffer.readline().decode()
-        except UnicodeDecodeError:
-            raise click.ClickException("the password on stdin is not UTF-8") from None
-        password = line.removesuffix("\n").removesuffix("\r")
-    else:
-        # default="" lets an empty answer through, to be refused with a reason instead of asked for again.
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, default="", show_default=False)
+    password = _read_password() if from_stdin else _prompt_password()
     try:
         return hash_password(password, cram_md5=cram_md5)
     except BadPassword as error:
         raise click.ClickException(str(error)) from error
+
+
+def _read_password() -> str:
+    try:
+        line = sys.stdin.buffer.readline().decode()
+    except UnicodeDecodeError:
+        raise click.ClickException("the password on stdin is not UTF-8") from None
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _prompt_password() -> str:
+    with warnings.catch_warnings():
+        # Where there is no terminal to be silent getpass only warns, and reads stdin with whatever echo it has.
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            # default="" lets an empty answer through, to be refused with a reason instead of asked for again.
+            answer = click.prompt(
+                "Password", hide_input=True, confirmation_prompt=True, default="", show_default=False
+            )
+        except getpass.GetPassWarning:
+            raise click.ClickException("no terminal to ask for the password; use --password-stdin") from None
+    return str(answer)
 
 
 def _set_enabled(ctx: click.Context, address: Address, *, enabled: bool) -> None:

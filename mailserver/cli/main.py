@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("mailserver.cli.init:init", "Set up a real mail server for a domain."),
     "config": ("mailserver.cli.config:config", "Check, show or write the configuration."),
+    "domain": ("mailserver.cli.domain:domain", "Add, list and remove domains beside those of the configuration."),
     "account": ("mailserver.cli.account:account", "Add, list and change accounts."),
     "alias": ("mailserver.cli.alias:alias", "Add, list and remove aliases."),
 }

@@ -177,11 +177,9 @@ class _Scanner:
         return self._take(_BARE_KEY, "a key")
 
     def _string(self) -> str:
-        """A string with its quotes."""
-        for opening, pattern in _STRINGS:
-            if self.text.startswith(opening, self.at):
-                return self._take(pattern, "the end of a string")
-        raise ValueError(f"line {self._line_here()}: expected a string")
+        """A string with its quotes.  A quote is known to stand here."""
+        pattern = next(pattern for opening, pattern in _STRINGS if self.text.startswith(opening, self.at))
+        return self._take(pattern, "the end of a string")
 
     def _take(self, pattern: re.Pattern[str], what: str) -> str:
         match = pattern.match(self.text, self.at)
@@ -197,9 +195,7 @@ class _Scanner:
         self.at += len(token)
 
     def _skip(self, pattern: re.Pattern[str]) -> None:
-        match = pattern.match(self.text, self.at)
-        if match is not None:
-            self.at = match.end()
+        self._take(pattern, "blanks")  # of which there may be none
 
     def _line_here(self) -> int:
         self._line += self.text.count("\n", self._counted, self.at)

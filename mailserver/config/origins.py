@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailserver.config.lines import KeyPath, Lines
@@ -98,8 +97,3 @@ def of_limits(
         key, value = f"{prefix}.{about.name}", getattr(limits, about.name)
         if base is None or key in origins or value != getattr(base, about.name):
             yield Effective(key, value, origins.get(key, DEFAULT))
-
-
-def file_name(path: Path) -> str:
-    """The name of the file as it is shown: as the user gave it."""
-    return str(path)

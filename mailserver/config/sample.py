@@ -20,8 +20,7 @@ from mailserver.config.quantities import Range, render_duration, render_size, to
 from mailserver.limits import Limits
 
 WIDTH = 100
-#: Keys whose number is octets, or seconds: shown with a unit, as people would write them.
-_SIZES = ("default_quota",)
+#: Keys whose number is seconds: shown with a unit, as people would write them.
 _TIMES = ("drain_timeout", "check_interval")
 #: Keys that a real server has to think about are in force; the others show their default.
 _IN_FORCE = {
@@ -87,8 +86,6 @@ def _value(name: str, about: FieldInfo) -> str:
     value = about.examples[0] if about.examples else shown(default)
     if name in _TIMES:
         return toml(render_duration(default))
-    if name in _SIZES and default:
-        return toml(render_size(default))
     return toml(value)
 
 

@@ -8,7 +8,7 @@ RFC 5321 3.3 to 3.6 (transactions, relaying), RFC 6409 (submission).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,8 @@ class MailRealm:
         """See `IRealm`.  Raises NotImplementedError for interfaces other than `IMailAvatar`."""
         if IMailAvatar not in interfaces:
             raise NotImplementedError("this realm has mail avatars only")
-        user = "" if avatarId is ANONYMOUS else avatarId.decode("utf-8")
+        # Checkers give bytes, or (foreign ones) text.
+        user = "" if avatarId is ANONYMOUS else avatarId if isinstance(avatarId, str) else avatarId.decode("utf-8")
         return IMailAvatar, MailAvatar(self._rooms, user, may_relay=self._may_relay and bool(user)), _nothing
 
 
@@ -83,9 +84,18 @@ class MailAvatar:
         for policy in self._rooms.policies:
             policy(envelope)
 
-    def rcpt(self, envelope: Envelope, recipient: Recipient) -> None:
+    def rcpt(self, envelope: Envelope, recipient: Recipient) -> Awaitable[None] | None:
         """Ask the router, and keep what it says for `data`."""
         targets = self._rooms.router.route(recipient.address, may_relay=self.may_relay)
+        if isinstance(targets, Awaitable):
+            return self._keep_later(envelope, recipient, targets)
+        self._keep(envelope, recipient, targets)
+        return None
+
+    async def _keep_later(self, envelope: Envelope, recipient: Recipient, targets: Awaitable[Any]) -> None:
+        self._keep(envelope, recipient, await targets)
+
+    def _keep(self, envelope: Envelope, recipient: Recipient, targets: tuple[Local | Remote, ...]) -> None:
         remote = [str(target.address) for target in targets if isinstance(target, Remote)]
         if remote:
             # There is no queue yet: whoever sends keeps the message and tries again.
@@ -97,7 +107,7 @@ class MailAvatar:
                 remote=remote,
             )
             raise Refusal(replies.NO_QUEUE_YET)
-        self._routes[recipient.address] = targets
+        self._routes[recipient.address] = tuple(target for target in targets if isinstance(target, Local))
 
     def data(self, envelope: Envelope) -> IDelivery:
         """A delivery to the mailboxes of all recipients."""

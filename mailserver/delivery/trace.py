@@ -17,6 +17,8 @@ from mailserver.envelope import Envelope, Peer
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# ASCII and C1 control characters, and what Unicode calls line and paragraph separators.
+_LINE_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # A domain or an address literal, loosely; anything else a client calls itself is not repeated.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z|\[[A-Za-z0-9:.]+\]\Z")
 
@@ -71,7 +73,8 @@ def _helo(peer: Peer) -> str:
 def _address(peer: Peer) -> str:
     if not peer.host:
         return "local socket"
-    return f"[IPv6:{peer.host}]" if ":" in peer.host else f"[{peer.host}]"
+    host = re.sub(r"[^A-Za-z0-9.:%_-]", "_", peer.host)
+    return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
 
 
 def _word(text: str) -> str:
@@ -80,5 +83,4 @@ def _word(text: str) -> str:
 
 def _safe(address: Address | None) -> bytes:
     # Addresses are parsed without control characters; this is the second lock on the same door.
-    raw = b"" if address is None else str(address).encode("utf-8", "replace")
-    return re.sub(rb"[\x00-\x1f\x7f]", b"?", raw)
+    return b"" if address is None else _LINE_BREAKING.sub("?", str(address)).encode("utf-8", "replace")

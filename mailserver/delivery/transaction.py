@@ -12,11 +12,15 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from twisted.internet.defer import fail
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver import reply as replies
 from mailserver.interfaces import IDelivery
 from mailserver.reply import Refusal, Reply
+
+_log = Logger(namespace="mailserver.delivery")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -40,7 +44,18 @@ class Transaction:
 
     def write(self, block: bytes) -> Awaitable[None] | None:
         """A block to each; something to wait for only when one of them makes us wait."""
-        waiting = [result for delivery in self._deliveries if (result := _start(delivery.write, block)) is not None]
+        waiting: list[Any] = []
+        for delivery in self._deliveries:
+            try:
+                result = _start(delivery.write, block)
+            except Exception as error:
+                if not waiting:
+                    raise
+                # Those that have begun are waited for; nobody else would hear how they end.
+                waiting.append(fail(error))
+                break
+            if result is not None:
+                waiting.append(result)
         return _all(waiting) if waiting else None
 
     async def prepare(self) -> None:
@@ -56,9 +71,12 @@ class Transaction:
         return reply or self._accepted
 
     def abort(self) -> None:
-        """Abort all."""
+        """Abort all.  One that fails at it, against its contract, does not keep the others from it."""
         for delivery in self._deliveries:
-            delivery.abort()
+            try:
+                delivery.abort()
+            except Exception:  # noqa: BLE001 - whatever it is, the others come first
+                _log.failure("a delivery cannot be aborted", event="abort-failed")
 
 
 def _start(step: Callable[..., Any], *arguments: Any) -> Any:
@@ -76,5 +94,12 @@ async def _finish(result: Any) -> Any:
 
 
 async def _all(waiting: list[Any]) -> None:
+    """Wait until all have ended; then raise what the first that failed has raised."""
+    failure: Exception | None = None
     for one in waiting:
-        await _finish(one)
+        try:
+            await _finish(one)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = failure or error
+    if failure is not None:
+        raise failure

@@ -81,7 +81,7 @@ class UniqueNames:
     Names for messages, `time.MusecPpidQn.host`, as the Maildir specification asks for.
 
     hostname: any text; what is no letter, digit, "-", "_" or "." becomes \\ooo ("/" is \\057, ":" is \\072).
-    pid: of this process: make it after a fork.  seconds: the time since 1970; it may stand still or go back.
+    pid: of this process; set it again after a fork.  seconds: the time since 1970; it may stand still or go back.
     """
 
     def __init__(self, hostname: str, pid: int, seconds: Callable[[], float]) -> None:

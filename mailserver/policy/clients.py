@@ -2,7 +2,8 @@
 Limits across connections: how many a client may have, how quickly, and how often it may guess a password.
 
 In: connections and logins as they come and end.  Out: replies that turn a client away, and waits for failed logins.
-A client is an IPv4 address or an IPv6 /64.  What is remembered is in memory, expires, and is bounded.
+A client is an IPv4 address or an IPv6 /64.  What is remembered is in memory, expires, and is bounded.  The clock
+may be set back: a span that begins in the future is over.
 limits.md; precedents: Postfix anvil(8), Dovecot's auth penalty, mox.
 """
 
@@ -17,6 +18,7 @@ from typing import TypeVar
 from zope.interface import implementer
 
 from mailserver import reply as replies
+from mailserver.address import MAX_ADDRESS, AddressError, fold_local, parse_address
 from mailserver.envelope import Peer
 from mailserver.interfaces import IAdmission
 from mailserver.limits import Limits
@@ -38,14 +40,24 @@ def network(host: str) -> str:
     if ":" not in host:
         return host
     try:
-        return str(ipaddress.IPv6Network((ipaddress.IPv6Address(host.partition("%")[0]).packed[:8] + bytes(8), 64)))
+        address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
+    # A socket that somebody else opened for both families shows IPv4 clients as ::ffff:192.0.2.1 (RFC 4291 2.5.5.2):
+    # by their /64 they would all be one client.
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    if address.is_loopback:
+        return str(address)
+    return str(ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
 
 
-def is_local(host: str) -> bool:
-    """A Unix socket or a loopback address: programs of this machine, which are not counted as one client."""
-    return host in ("", "::1") or host.startswith("127.")
+def is_local(client: str) -> bool:
+    """
+    A Unix socket or a loopback address, as `network` gives it: programs of this machine, which are not counted as
+    one client.
+    """
+    return client in ("", "::1") or client.startswith("127.")
 
 
 @dataclass(slots=True)
@@ -57,14 +69,15 @@ class Window:
 
     def add(self, now: float, span: float) -> int:
         """One more; how many there are in the present span."""
-        if now - self.start >= span:
-            self.start, self.count = now, 0
+        self.count = self.present(now, span)
+        if not self.count:
+            self.start = now
         self.count += 1
         return self.count
 
     def present(self, now: float, span: float) -> int:
         """How many there are in the present span."""
-        return self.count if now - self.start < span else 0
+        return self.count if 0 <= now - self.start < span else 0
 
 
 @dataclass(slots=True)
@@ -76,7 +89,7 @@ class Failures:
 
     def add(self, now: float) -> int:
         """One more; how many in a row."""
-        self.count = self.count + 1 if now - self.last < FORGIVEN else 1
+        self.count = self.count + 1 if 0 <= now - self.last < FORGIVEN else 1
         self.last = now
         return self.count
 
@@ -148,21 +161,22 @@ class ClientLimits:
         """See `IAdmission`."""
         if self._connections >= self.most_connections:
             return replies.TOO_MANY_CONNECTIONS
-        if not is_local(peer.host):
-            client = self._client(peer)
+        client = self._client(peer)
+        if not is_local(network(peer.host)):
             if client.new.add(self._clock(), MINUTE) > self._limits.connection_rate:
                 return replies.CONNECTING_TOO_FAST
             if client.connections >= self._limits.connections_per_client:
                 return replies.TOO_MANY_OF_CLIENT
-            client.connections += 1
+        client.connections += 1
         self._connections += 1
         return None
 
     def disconnected(self, peer: Peer) -> None:
-        """See `IAdmission`."""
-        self._connections -= 1
-        if not is_local(peer.host):
-            self._client(peer).connections -= 1
+        """See `IAdmission`.  For a connection that was never let in, nothing happens."""
+        client = self._clients.get(network(peer.host))
+        if client is not None and client.connections > 0:
+            client.connections -= 1
+            self._connections -= 1
 
     def busy(self) -> bool:
         """See `IAdmission`."""
@@ -186,22 +200,32 @@ class ClientLimits:
         client.failures_day.add(now, DAY)
         client.waiting += 1
         # The name is remembered whether it exists or not: the wait tells nothing.
-        account = _entry(self._accounts, user.casefold()[:320], Failures, self._remembered)
+        account = _entry(self._accounts, _account_key(user), Failures, self._remembered)
         row = max(client.failures.add(now), account.add(now))
         wait = min(self._limits.auth_failure_delay * 2.0 ** min(row - 1, 30), self._limits.auth_failure_delay_most)
-        return wait * (0.9 + 0.2 * self._random())
+        return min(wait * (0.9 + 0.2 * self._random()), self._limits.auth_failure_delay_most)
 
     def auth_answered(self, peer: Peer) -> None:
         """See `IAdmission`."""
-        self._client(peer).waiting -= 1
+        client = self._clients.get(network(peer.host))
+        if client is not None and client.waiting > 0:
+            client.waiting -= 1
 
     def auth_succeeded(self, peer: Peer, user: str) -> None:
         """See `IAdmission`.  The failures of the day stay: a guesser may own one account."""
         self._client(peer).failures = Failures()
-        self._accounts.pop(user.casefold()[:320], None)
+        self._accounts.pop(_account_key(user), None)
 
     def _client(self, peer: Peer) -> Client:
         return _entry(self._clients, network(peer.host), Client, self._remembered)
+
+
+def _account_key(user: str) -> str:
+    """One name for all ways to write an account's: else each of them would have failures of its own."""
+    try:
+        return parse_address(user).key
+    except AddressError:
+        return fold_local(user[:MAX_ADDRESS])
 
 
 def _entry(entries: OrderedDict[str, T], key: str, make: Callable[[], T], most: int) -> T:

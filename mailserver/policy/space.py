@@ -7,6 +7,7 @@ limits.md's reason: Postfix's queue_minfree, 1.5 times the largest message; inod
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,13 +41,13 @@ class FreeSpace:
         self._need = int(message_size * SAFETY)
         self._clock = clock
         self._statvfs = statvfs
-        self._asked = -FRESH
+        self._asked = -math.inf
         self._enough = True
 
     def __call__(self, envelope: Envelope) -> None:
         """Raises Refusal when the disk is too full for a message of the largest size."""
         now = self._clock()
-        if now - self._asked >= FRESH:
+        if not 0 <= now - self._asked < FRESH:  # a clock may also be set back
             self._asked = now
             self._enough = self._look()
         if not self._enough:

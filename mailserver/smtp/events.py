@@ -122,8 +122,8 @@ class StartTLS(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class Pause(Notice):
-    """Wait so many seconds before the next event is asked for: the peer makes too many errors."""
+class Pause(Question):
+    """The peer makes too many errors: answer (with None) after so many seconds; its reply waits for that."""
 
     seconds: float
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailserver import reply as replies
+from mailserver.address import AddressError, parse_address
 from mailserver.envelope import Parameters
 from mailserver.limits import Limits
 from mailserver.reply import Reply, echo
@@ -92,9 +93,11 @@ def _body(value: str | None) -> str:
 def _check_auth(value: str | None) -> None:
     # RFC 4954 5: an xtext mailbox or "<>".  We trust no client to speak for another; it is read and not used.
     try:
-        if not value or (value != "<>" and "@" not in decode_xtext(value)):
+        if value is None:
             raise BadSyntax("no mailbox")
-    except BadSyntax as error:
+        if value != "<>":
+            parse_address(decode_xtext(value))
+    except (BadSyntax, AddressError) as error:
         raise Unacceptable(Reply(501, "5.5.4", f"Bad AUTH: {error}")) from error
 
 

@@ -21,6 +21,19 @@ from mailserver.smtp.session import SMTPSession
 
 #: So many refusals of a connection are told word by word, the others are only counted.
 REFUSALS_TOLD = 5
+#: So many recipients of a message stand in the text of its event; its field has all of them.
+RECIPIENTS_TOLD = 10
+
+
+class Recipients(list[str]):
+    """Addresses: a list in a JSON log; `<a@example.org>,<b@example.org> and 3 more` in the text of an event."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        told = ",".join(f"<{address}>" for address in self[:RECIPIENTS_TOLD])
+        more = len(self) - RECIPIENTS_TOLD
+        return f"{told} and {more} more" if more > 0 else told
 
 
 class ConnectionLog:
@@ -114,7 +127,7 @@ class ConnectionLog:
             user=envelope.peer.user,
             protocol=envelope.protocol,
             sender=_path(envelope.sender),
-            recipients=[str(recipient.address) for recipient in envelope.recipients],
+            recipients=Recipients(str(recipient.address) for recipient in envelope.recipients),
             size=size,
             body=envelope.body,
             smtputf8=envelope.smtputf8,

@@ -284,6 +284,8 @@ class ESMTPServer(stock.ESMTP):
                 connection=self._record.id,
                 reply=str(reply),
             )
+        if isinstance(event, events.Login) and reply is replies.LOCAL_TROUBLE:
+            return replies.AUTH_UNAVAILABLE  # RFC 4954 4.7.0: no word about the credentials
         return reply
 
     # -- what the events ask for -----------------------------------------------------------------------------------

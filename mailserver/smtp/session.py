@@ -248,8 +248,9 @@ class SMTPSession:
             self.abort(replies.TOO_MANY_ERRORS, "too many errors")
             return
         if self.error_count >= self._limits.errors_before_delay and self._limits.error_delay:
-            self._events.append(events.Pause(self._limits.error_delay))
-        self._reply(reply)
+            self._ask(events.Pause(self._limits.error_delay), lambda _: self._reply(reply))
+        else:
+            self._reply(reply)
 
     def _refuse(self, reply: Reply) -> None:
         """Somebody said no.  Only a permanent no is the client's mistake; a 421 is also the end."""

@@ -25,6 +25,8 @@ class Command:
     argument: bytes
 
 
+# Repeats are possessive (`*+`): what they have taken they never give back, so that no input costs more than one pass.
+_QUOTED_OR_TAB = re.compile(rb'"(?:[^"\\]|\\.)*+"?|\t')
 # A command line may hold printable ASCII, blanks, tabs, and octets above 127 (UTF-8; RFC 6531).
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -33,19 +35,23 @@ def parse_command(line: bytes) -> Command:
     """
     Split a command line into verb and argument (RFC 5321 4.1.1; trailing blanks are tolerated as 4.1.1 asks).
 
+    A tab counts as a blank, save in a Quoted-string: there it is for the address to refuse, not for us to change.
     Raises BadSyntax for control characters: a bare CR or LF in a line never becomes the end of a command.
     """
     if _FORBIDDEN.search(line):
         raise BadSyntax("control character in a command line")
-    verb, _, argument = line.strip(b" \t").replace(b"\t", b" ").partition(b" ")
+    if b"\t" in line:
+        line = _QUOTED_OR_TAB.sub(lambda match: b" " if match[0] == b"\t" else match[0], line)
+    verb, _, argument = line.strip(b" ").partition(b" ")
     return Command(verb.upper(), argument.strip(b" "))
 
 
 #  Path         = "<" [ A-d-l ":" ] Mailbox ">"
 # Quoted strings may hold angle brackets, so that the end is not simply the first ">".
-_BRACKETED = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>')
+_BRACKETED = re.compile(rb'<((?:"(?:[^"\\]|\\.)*+"|[^"<>])*+)>')
+_BARE = re.compile(rb'(?:"(?:[^"\\]|\\.)*+"|[^"<> ])++')
 #  A-d-l        = At-domain *( "," At-domain )          At-domain = "@" Domain
-_SOURCE_ROUTE = re.compile(rb"@(?:\[[^\]]*\]|[^:,@\[\] ]+)(?:,@(?:\[[^\]]*\]|[^:,@\[\] ]+))*:")
+_SOURCE_ROUTE = re.compile(rb"@(?:\[[^\]]*+\]|[^:,@\[\] ]++)(?:,@(?:\[[^\]]*+\]|[^:,@\[\] ]++))*+:")
 
 
 def parse_path(text: bytes, *, null: bool, postmaster: bool) -> tuple[Address | None, bytes]:
@@ -62,13 +68,15 @@ def parse_path(text: bytes, *, null: bool, postmaster: bool) -> tuple[Address | 
         match = _BRACKETED.match(text)
         if match is None:
             raise BadSyntax("path without its closing bracket")
-        path, rest = match.group(1), text[match.end() :]
-        if rest and not rest.startswith(b" "):
-            raise BadSyntax("something stands right behind the path")
+        path = match.group(1)
     else:
-        path, _, rest = text.partition(b" ")
-        if not path or b"<" in path or b">" in path:
-            raise BadSyntax("path is missing or has a bracket in the wrong place")
+        match = _BARE.match(text)
+        if match is None:
+            raise BadSyntax("path is missing, or has a bracket or a quote in the wrong place")
+        path = match.group()
+    rest = text[match.end() :]
+    if rest and not rest.startswith(b" "):
+        raise BadSyntax("something stands right behind the path")
     if not path and null:
         return None, rest.strip(b" ")
     if path.startswith(b"@"):

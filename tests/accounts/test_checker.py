@@ -141,6 +141,7 @@ class PasswordTests(CheckerTestCase):
             lambda: self.command_line.set_enabled(ALICE, enabled=False),
             lambda: self.command_line.remove_account(ALICE),
         ):
+            self.command_line.set_enabled(ALICE, enabled=True)
             login = self.login("alice@example.org", PASSWORD)
             self.assertNoResult(login)
             change()

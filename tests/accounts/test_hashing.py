@@ -20,7 +20,7 @@ class Turns:
         self._calls: list[tuple[Any, ...]] = []
         self._arrived = threading.Condition()
 
-    def callFromThread(self, function: Any, *args: Any, **named: Any) -> None:  # noqa: N802 - Twisted's name
+    def callFromThread(self, function: Any, *args: Any, **named: Any) -> None:
         with self._arrived:
             self._calls.append((function, args, named))
             self._arrived.notify_all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import tomllib
 
 from hypothesis import given, settings
@@ -29,7 +29,7 @@ DURATIONS = [
     (5, 5.0), (0.25, 0.25), ("5 min", 300.0), ("2h", 7200.0), ("30 s", 30.0), ("30 sec", 30.0), ("1 d", 86400.0),
     ("1.5 hours", 5400.0), ("250 ms", 0.25), ("1 Minute", 60.0), ("2 days", 172800.0), ("1 second", 1.0),
 ]  # fmt: skip
-NEITHER = [True, None, [], {}, "", "5", "MiB", "-5 s", "+5 s", "1_0 s", "0x5 s", "5  ", "٣ s", "5 s s", "1e3 s", "5\ns",
+NEITHER = [True, [], {}, "", "5", "MiB", "-5 s", "+5 s", "1_0 s", "0x5 s", "5  ", "٣ s", "5 s s", "1e3 s", "5\ns",
            "1 .5 h", "5 parsecs"]  # fmt: skip
 
 
@@ -53,7 +53,7 @@ class ParseTests(SynchronousTestCase):
                 self.assertRaises(ValueError, parse_duration, value)
 
     @settings(deadline=None, max_examples=100)
-    @given(st.integers(0, 2**62))
+    @given(st.integers(0, 10**18 - 1))
     def test_a_rendered_size_is_the_same_size(self, octets: int) -> None:
         text = render_size(octets).replace(",", "").replace("octets", "B")
         self.assertEqual(parse_size(text), octets)
@@ -107,7 +107,7 @@ class TomlTests(SynchronousTestCase):
 
     def test_what_has_no_form_is_refused(self) -> None:
         self.assertRaises(TypeError, toml, None)
-        self.assertEqual(toml(datetime.date(2026, 1, 2)), "2026-01-02")
+        self.assertEqual(toml(dt.date(2026, 1, 2)), "2026-01-02")
 
     def test_a_shown_value_is_cut_to_60_characters(self) -> None:
         self.assertEqual(show("x" * 58), '"' + "x" * 58 + '"')

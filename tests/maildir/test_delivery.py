@@ -120,6 +120,12 @@ class DeliveryTests(SynchronousTestCase):
         self.wait(send(disk.store.deliver([disk.target("a")])))
         self.assertEqual(disk.messages("a"), [HEADER.replace(b"\r\n", b"\n")])
 
+    def test_trace_fields_of_any_length_are_stored(self) -> None:
+        disk = self.disk()
+        header = b"Received: by x\r\n" * 100
+        self.wait(send(disk.store.deliver([disk.target("a", header=header)])))
+        self.assertEqual(disk.messages("a"), [header.replace(b"\r\n", b"\n")])
+
     def test_the_maildir_is_made_whole_and_private(self) -> None:
         disk = self.disk()
         self.wait(send(disk.store.deliver([disk.target("example.org/a"), disk.target("example.net/b")]), b"x\r\n"))
@@ -172,9 +178,9 @@ class DeliveryTests(SynchronousTestCase):
         targets = [disk.target("a", stored), disk.target("b", stored - 1)]
         delivery = disk.store.deliver(targets)
         self.assertEqual(self.fails(send(delivery, b"x\r\n"), Refusal).reply, MAILBOX_FULL)
-        delivery.abort()
         self.assertEqual(disk.left(), [])
         self.wait(send(disk.store.deliver(targets[:1]), b"x\r\n"))
+        delivery.abort()
         self.assertEqual(self.fails(send(disk.store.deliver(targets[:1]), b""), Refusal).reply, MAILBOX_FULL)
 
     def test_room_is_held_from_prepare_to_the_end(self) -> None:
@@ -191,6 +197,13 @@ class DeliveryTests(SynchronousTestCase):
         disk.files.call = ""
         self.wait(send(disk.store.deliver([target])))
         self.fails(disk.store.deliver([target]).prepare(), Refusal)
+
+    def test_room_that_others_make_after_the_commit_can_be_used(self) -> None:
+        disk = self.disk()
+        for _ in range(3):
+            self.wait(send(disk.store.deliver([disk.target("a", 60)])))
+            (path,) = disk.left()
+            path.unlink()
 
     def test_an_abort_while_the_mailbox_is_counted_gives_the_room_back(self) -> None:
         counts: list[tuple[Deferred[Any], Any]] = []

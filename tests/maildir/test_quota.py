@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, execute
@@ -20,6 +21,27 @@ def maildir(path: Path) -> Path:
     for kind in ("tmp", "new", "cur"):
         (path / kind).mkdir(parents=True)
     return path
+
+
+class Vanished:
+    """scandir, whose entries are gone when they are looked at."""
+
+    def __init__(self, path: str) -> None:
+        self.name, self.path = "foreign", path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Vanished]:
+        return iter([self])
+
+    def is_file(self, *, follow_symlinks: bool) -> bool:
+        return True
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        raise FileNotFoundError
 
 
 class CountUsageTests(SynchronousTestCase):
@@ -43,6 +65,12 @@ class CountUsageTests(SynchronousTestCase):
         (other / "new" / "1.M1P1Q1.h,S=100").write_bytes(b"")
         (box / ".Shared").symlink_to(other)
         self.assertEqual(count_usage(box), 0)
+
+    def test_a_message_that_goes_while_it_is_counted_is_nothing(self) -> None:
+        box = maildir(Path(self.mktemp()))
+        (box / "new" / "1.foreign").write_bytes(b"x")
+        with patch.object(os, "scandir", Vanished):
+            self.assertEqual(count_usage(box), 0)
 
     def test_a_mailbox_that_is_not_there_is_empty(self) -> None:
         self.assertEqual(count_usage(Path(self.mktemp())), 0)
@@ -181,6 +209,17 @@ class QuotasTests(SynchronousTestCase):
             self.failureResultOf(result, PermissionError)
         self.late = None
         self.reserve(1)
+
+    def test_a_count_that_failed_leaves_the_old_one_old(self) -> None:
+        self.reserve(1).release()
+        self.message(1000)
+        self.clock.advance(COUNT_AGE)
+        self.late = []
+        waiting = self.start(1)
+        self.late.pop(0)[0].errback(PermissionError("no"))
+        self.failureResultOf(waiting, PermissionError)
+        self.late = None
+        self.refused(1)
 
     def test_a_mailbox_that_once_had_no_limit_is_counted_afresh(self) -> None:
         self.reserve(1).release()

@@ -1,0 +1,98 @@
+"""What is said about the machine: data directory, user and group, certificates.  `bad/` has the messages of files."""
+
+from __future__ import annotations
+
+import dataclasses
+import grp
+import os
+import pwd
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.config import ground
+from mailserver.config.checks import Remark
+from mailserver.config.classes import TLS, CertificateFiles, Server
+from mailserver.config.lines import Lines
+from mailserver.config.origins import Places
+from mailserver.config.reading import Parts, read
+from tests.config.pairs import make_folder
+
+
+def parts(server: Server, tls: TLS | None = None) -> Parts:
+    empty, _ = read({}, Places("f", Lines({})), Path("/"))
+    return dataclasses.replace(empty, server=server, tls=tls or TLS())
+
+
+class SurveyTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(Path(self.mktemp()).absolute())
+
+    def _survey(self, server: Server, tls: TLS | None = None) -> list[Remark]:
+        return list(ground.survey(parts(server, tls)))
+
+    def _deny(self, denied: Path) -> None:
+        """As for a user who may not write there; root may write everywhere, and tests may run as root."""
+        self.patch(ground.os, "access", lambda path, mode: Path(path) != denied)
+
+    def test_a_folder_that_is_there_or_can_be_made_is_fine(self) -> None:
+        for name in ("data", "new"):
+            self.assertEqual(self._survey(Server(data_dir=self.folder / name)), [])
+
+    def test_a_folder_that_we_may_not_write_to(self) -> None:
+        self._deny(self.folder / "data")
+        (remark,) = self._survey(Server(data_dir=self.folder / "data"))
+        self.assertEqual(remark.path, ("server", "data_dir"))
+        self.assertIn(f"{self.folder}/data is not writable by user {pwd.getpwuid(os.geteuid()).pw_name}", remark.text)
+
+    def test_a_folder_that_we_may_not_make(self) -> None:
+        self._deny(self.folder)
+        (remark,) = self._survey(Server(data_dir=self.folder / "new"))
+        self.assertIn("create it or change data_dir", remark.text)
+
+    def test_a_user_without_a_name_is_told_by_number(self) -> None:
+        self._deny(self.folder / "data")
+        self.patch(ground.os, "geteuid", lambda: 4_294_900_000)
+        (remark,) = self._survey(Server(data_dir=self.folder / "data"))
+        self.assertIn("is not writable by user 4294900000", remark.text)
+
+    def test_a_link_is_refused_even_when_it_leads_nowhere(self) -> None:
+        (self.folder / "dangling").symlink_to("nowhere")
+        for name in ("link", "dangling"):
+            (remark,) = self._survey(Server(data_dir=self.folder / name))
+            self.assertIn("is a symbolic link", remark.text)
+
+    def test_nothing_is_made(self) -> None:
+        before = sorted(self.folder.iterdir())
+        self._survey(Server(data_dir=self.folder / "new"))
+        self.assertEqual(sorted(self.folder.iterdir()), before)
+
+    def test_a_user_and_group_of_this_machine_are_fine(self) -> None:
+        me, mine = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+        self.assertEqual(self._survey(Server(data_dir=self.folder / "data", user=me, group=mine)), [])
+
+    def test_unknown_users_and_groups_are_told(self) -> None:
+        for name in ("no-such-name", "", "a\0b"):
+            said = self._survey(Server(data_dir=self.folder / "data", user=name, group=name))
+            self.assertEqual([remark.path[-1] for remark in said], ["user", "group"])
+
+    def test_each_file_of_a_pair_is_told_at_its_own_key(self) -> None:
+        for certificate, key, told in (
+            ("good.pem", "good.key", []),
+            ("missing.pem", "good.key", [("certificate", False)]),
+            ("good.pem", "missing.key", [("key", False)]),
+            ("good.pem", "expired.key", [("key", False)]),
+            ("expired.pem", "expired.key", [("certificate", True)]),
+            ("good.pem", "open.key", [("key", True)]),
+        ):
+            with self.subTest(f"{certificate} {key}"):
+                pair = CertificateFiles(certificate=self.folder / certificate, key=self.folder / key)
+                said = self._survey(Server(data_dir=self.folder / "data"), TLS(certificate=(pair,)))
+                self.assertEqual([(remark.path[-1], remark.warning) for remark in said], told)
+
+    def test_no_text_of_a_file_is_quoted(self) -> None:
+        (self.folder / "secret.key").write_text("-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n")
+        pair = CertificateFiles(certificate=self.folder / "good.pem", key=self.folder / "secret.key")
+        said = self._survey(Server(data_dir=self.folder / "data"), TLS(certificate=(pair,)))
+        self.assertTrue(said)
+        self.assertNotIn("hunter2", str(said))
