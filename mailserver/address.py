@@ -96,11 +96,13 @@ def normal_domain(domain: str) -> str:
     if domain.startswith("["):
         return _normal_literal(domain)
     name = domain.removesuffix(".")
+    if not 0 < len(name) <= MAX_DOMAIN:
+        raise AddressError("domain is empty or longer than 255 octets")
     if not name.isascii():
         name = _to_a_labels(name)
     name = name.lower()
-    if not 0 < len(name) <= MAX_DOMAIN:
-        raise AddressError("domain is empty or longer than 255 octets")
+    if len(name) > MAX_DOMAIN:  # the A-labels are longer
+        raise AddressError("domain is longer than 255 octets")
     for label in name.split("."):
         if len(label) > MAX_LABEL or not _LABEL.match(label):
             raise AddressError("domain has a label that is empty, too long or has a character that is not allowed")
@@ -140,7 +142,9 @@ def parse_address(text: str, *, utf8: bool = True, need_domain: bool = True) -> 
     """
     if not utf8 and not text.isascii():
         raise AddressError("characters beyond ASCII are not allowed here")
-    octets = _octets(text)
+    # Before all else: what follows takes time in proportion, and that is now bounded.
+    if _octets(text) > MAX_ADDRESS:
+        raise AddressError("address is longer than 254 octets")
     local, rest = _take_local(text)
     if not local:
         raise AddressError("local part is empty")
@@ -155,10 +159,6 @@ def parse_address(text: str, *, utf8: bool = True, need_domain: bool = True) -> 
         raise AddressError("domain ends with a dot")
     if _octets(local) > MAX_LOCAL:
         raise AddressError("local part is longer than 64 octets")
-    if _octets(domain) > MAX_DOMAIN:
-        raise AddressError("domain is longer than 255 octets")
-    if octets > MAX_ADDRESS:
-        raise AddressError("address is longer than 254 octets")
     return Address(local, domain)
 
 
@@ -191,7 +191,8 @@ def _take_local(text: str) -> tuple[str, str]:
 
 def _unquote(text: str) -> tuple[str, int]:
     """The content of the Quoted-string that `text` starts with, and the index behind its closing quote."""
-    content, at = [], 1
+    content: list[str] = []
+    at = 1
     while at < len(text):
         character = text[at]
         if character == '"':

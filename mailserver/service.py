@@ -308,13 +308,19 @@ def bind_listener(config: Config, listener: Listener) -> _Open:
         raise StartError([f'{where}listener "{listener.name}": {error}']) from error
 
 
+def _key(listener: Listener) -> str:
+    """What tells a listener from the others, also after a reload; any number of them may ask for any free port."""
+    address = listener.address
+    return f"{address} {listener.name}" if address.kind == "tcp" and address.port == 0 else str(address)
+
+
 class MailService(MultiService):
     """
     The whole server.
 
-    load: reads the configuration again, for SIGHUP; None: SIGHUP is not used.  told: gets the addresses, (listener,
-    "host:port") each, when all listeners listen.  owner: whose the process will be, when somebody else (twistd --uid)
-    sees to that; by default what the configuration says, and then root is given up here.
+    load: reads the configuration again, for SIGHUP; None: signals are not ours to use.  told: gets the addresses,
+    (listener, "host:port") each, when all listeners listen.  owner: whose the process will be, when somebody else
+    (twistd --uid) sees to that; by default what the configuration says, and then root is given up here.
     """
 
     def __init__(
@@ -336,7 +342,7 @@ class MailService(MultiService):
         self._ground: Foundations | None = None
         self._open: dict[str, _Open] = {}
         self._busy = False
-        self._old_hangup: Any = None
+        self._old_signals: dict[int, Any] = {}
 
     @property
     def ground(self) -> Foundations:
@@ -360,7 +366,7 @@ class MailService(MultiService):
         lines: list[str] = []
         for listener in self.config.listeners:
             try:
-                self._open[str(listener.address)] = bind_listener(self.config, listener)
+                self._open[_key(listener)] = bind_listener(self.config, listener)
             except StartError as error:
                 lines += error.lines
         if lines:
@@ -396,7 +402,9 @@ class MailService(MultiService):
         for each in self._open.values():
             each.listen(self._reactor)
         if self._load is not None:
-            self._old_hangup = signal.signal(signal.SIGHUP, self._hung_up)
+            self._take(signal.SIGHUP, self._hung_up)
+            # The reactor takes SIGTERM when it runs, and then makes twistd end by that signal: no exit status 0.
+            self._reactor.callWhenRunning(self._take, signal.SIGTERM, self._terminated)
         if self._told is not None:
             self._told(self.config, self.addresses)
         notify("READY=1", os.environ)
@@ -404,9 +412,6 @@ class MailService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Accept no more, let transactions end, say 421 to the idle, stop the rest."""
         notify("STOPPING=1", os.environ)
-        if self._old_hangup is not None:
-            signal.signal(signal.SIGHUP, self._old_hangup)
-            self._old_hangup = None
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
@@ -419,7 +424,17 @@ class MailService(MultiService):
         stopped = super().stopService()
         if stopped is not None:
             await stopped
+        for number, old in self._old_signals.items():
+            signal.signal(number, old)
+        self._old_signals.clear()
         _log.info("stopped", event="stopped")
+
+    def _take(self, number: int, handle: Callable[[int, Any], None]) -> None:
+        self._old_signals[number] = signal.signal(number, handle)
+
+    def _terminated(self, number: int, _frame: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough: the end is bounded by `drain_timeout`
+        self._reactor.callFromThread(self._reactor.stop)
 
     # -- reload ----------------------------------------------------------------------------------------------------
 
@@ -461,7 +476,7 @@ class MailService(MultiService):
         for key in ("data_dir", "user", "group", "log_format", "log_level"):
             if getattr(config.server, key) != getattr(self.config.server, key):
                 _log.warn("server.{key} has changed: that needs a restart", event="reload", key=key)
-        wanted = {str(listener.address): listener for listener in config.listeners}
+        wanted = {_key(listener): listener for listener in config.listeners}
         gone = {address: each for address, each in self._open.items() if address not in wanted}
         new = [listener for address, listener in wanted.items() if address not in self._open]
         # A socket cannot be bound where an old one that goes is in its way.
@@ -480,10 +495,10 @@ class MailService(MultiService):
         for each in gone.values():
             if each not in in_the_way:
                 await each.close()
-            del self._open[str(each.listener.address)]
+            del self._open[_key(each.listener)]
             _log.info("{name} is closed", event="closed", name=each.listener.name)
         for each in opened:
-            self._open[str(each.listener.address)] = each
+            self._open[_key(each.listener)] = each
         for address, listener in wanted.items():
             self._open[address].listener = listener
         self.config = config

@@ -40,8 +40,8 @@ class Options(usage.Options):
             "c",
             None,
             (
-                "The configuration. Default: $MAILSERVER_CONFIG, else /etc/mailserver/mailserver.toml when it exists, "
-                "else development mode."
+                "The configuration. Default: $MAILSERVER_CONFIG, else /etc/mailserver/mailserver.toml when it "
+                "exists, else development mode."
             ),
         ],
         ["data", "d", None, f"The data directory of development mode. Default: ./{DEVELOPMENT_DATA}."],
@@ -74,8 +74,8 @@ class Options(usage.Options):
         return load(path)
 
 
-#: What makes the observer of twistd's log.  twistd takes a logger by its name only, and so what it names must be found
-#: in a module: the one place of the house where a value is kept outside of objects.
+#: What makes the observer of twistd's log.  twistd takes a logger by its name only, so what it names must be found in
+#: a module: the one place of the house where a value is kept outside of objects.
 _observers: list[Callable[[], Any]] = []
 
 
@@ -122,4 +122,4 @@ def _welcome(config: Config, addresses: list[tuple[Listener, str]]) -> None:
 
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
-        sys.stderr.write(f"mailserver: {line}\n" if not line.startswith("/") else f"{line}\n")
+        sys.stderr.write(f"{line}\n")

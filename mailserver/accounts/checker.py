@@ -62,7 +62,7 @@ class AccountsChecker:
     clock: for the age of what is remembered.  cache_time: seconds; 0 remembers nothing.
     """
 
-    credentialInterfaces = (IUsernamePassword, ICramMD5Response)  # noqa: N815 - cred's name
+    credentialInterfaces = (IUsernamePassword, ICramMD5Response)
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class AccountsChecker:
         self._run_in_thread = run_in_thread
         self._remembered = Remembered(clock, cache_time)
 
-    def requestAvatarId(self, credentials: ICredentials) -> Deferred[AvatarId]:  # noqa: N802 - cred's name
+    def requestAvatarId(self, credentials: ICredentials) -> Deferred[AvatarId]:
         """The account's key in UTF-8.  Fails with UnauthorizedLogin, or as the module says."""
         if ICramMD5Response.providedBy(credentials):
             return Deferred.fromCoroutine(self._check_cram(credentials))
@@ -161,9 +161,9 @@ class AnyPassword:
     The avatar id is the user name, folded (as an address when it is one), in UTF-8.
     """
 
-    credentialInterfaces = (IUsernamePassword, ICramMD5Response)  # noqa: N815 - cred's name
+    credentialInterfaces = (IUsernamePassword, ICramMD5Response)
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:  # noqa: N802 - cred's name
+    def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """The avatar id.  Fails with UnauthorizedLogin when the name is no UTF-8 text."""
         if not (name := _text(credentials.username)):
             return fail(UnauthorizedLogin())

@@ -48,14 +48,14 @@ class HashingPool(Service):
         self._most = threads + waiting
         self._open = 0
 
-    def startService(self) -> None:  # noqa: N802 - Twisted's name
+    def startService(self) -> None:
         """Start the threads."""
         super().startService()
         # Here, not in __init__: threads do not survive twistd's fork, and a pool that was stopped never starts again.
         self._pool = ThreadPool(0, self._threads, name="passwords")
         self._pool.start()
 
-    def stopService(self) -> None:  # noqa: N802 - Twisted's name
+    def stopService(self) -> None:
         """Stop the threads; nothing is taken any more."""
         super().stopService()
         self._pool.stop()

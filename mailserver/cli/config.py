@@ -1,5 +1,5 @@
 """
-`mailserver config`: check the configuration, show what is in force, write the sample.
+`mailserver config`: check the configuration, show what is in force, write the sample and the manual.
 
 In: the file of `--config`, or where else it is found.  Out: text for people, or JSON.
 """
@@ -70,19 +70,37 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
         click.echo(f"{text:{width}}  # {origin}")
 
 
+OUTPUT = click.option("--output", metavar="FILE", help="Write to this file instead of stdout.")
+FORCE = click.option("--force", is_flag=True, help="Replace the file when it exists.")
+
+
 @config.command()
-@click.option("--output", metavar="FILE", help="Write to this file instead of stdout.")
-@click.option("--force", is_flag=True, help="Replace the file when it exists.")
+@OUTPUT
+@FORCE
 def sample(*, output: str | None, force: bool) -> None:
     """Write a configuration with every key, its meaning and its default."""
     from mailserver.config.sample import sample as text
 
+    _write(text(), output, force=force)
+
+
+@config.command()
+@OUTPUT
+@FORCE
+def manual(*, output: str | None, force: bool) -> None:
+    """Write the manual of the configuration, in Markdown."""
+    from mailserver.config.manual import manual as text
+
+    _write(text(), output, force=force)
+
+
+def _write(text: str, output: str | None, *, force: bool) -> None:
     if output is None:
-        click.echo(text(), nl=False)
+        click.echo(text, nl=False)
         return
     try:
         with Path(output).open("w" if force else "x", encoding="utf-8") as stream:
-            stream.write(text())
+            stream.write(text)
     except FileExistsError as error:
         raise click.ClickException(f"{output} exists already; use --force to replace it") from error
     except OSError as error:

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli.main import mailserver
 from mailserver.config import loading
+from mailserver.config.manual import manual
 from mailserver.config.sample import sample
 
 GOOD = '[server]\nhostname = "mail.example.org"\ndata_dir = "data"\n[[listener]]\naddress = 25\nprotocol = "smtp"\n'
@@ -111,3 +112,14 @@ class SampleTests(ConfigTestCase):
         status, _, err = self.run_sample("--output", str(self.folder / "missing" / "x.toml"))
         self.assertEqual(status, 1)
         self.assertIn("cannot be written: No such file or directory", err)
+
+
+class ManualTests(ConfigTestCase):
+    def test_to_stdout_or_to_a_file_as_the_sample(self) -> None:
+        result = CliRunner().invoke(mailserver, ["config", "manual"])
+        self.assertEqual((result.exit_code, result.stdout, result.stderr), (0, manual(), ""))
+        result = CliRunner().invoke(mailserver, ["config", "manual", "--output", str(self.path)])
+        self.assertEqual((result.exit_code, self.path.read_text(encoding="utf-8")), (0, manual()))
+        result = CliRunner().invoke(mailserver, ["config", "manual", "--output", str(self.path)])
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("use --force", result.stderr)

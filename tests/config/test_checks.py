@@ -89,8 +89,6 @@ class LimitTests(SynchronousTestCase):
             ("{ busy_command_timeout = 301 }", ["busy_command_timeout"]),
             ("{ command_timeout = 29 }", ["command_timeout"]),
             ("{ command_timeout = 30 }", []),
-            ("{ auth_failure_delay = 15.1 }", ["auth_failure_delay"]),
-            ("{ auth_failure_delay_most = 2 }", []),
             ('{ line_without_end = "2 KiB" }', ["line_without_end", "line_without_end"]),
             ('{ auth_line = "64 KiB", command_line = "64 KiB" }', []),
         ):

@@ -153,7 +153,9 @@ def unverified() -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def session(address: tuple[str, int], tls: str = "off", context: ssl.SSLContext | None = None) -> Iterator[smtplib.SMTP]:
+def session(
+    address: tuple[str, int], tls: str = "off", context: ssl.SSLContext | None = None
+) -> Iterator[smtplib.SMTP]:
     """A greeted smtplib client."""
     context = context or unverified()
     host, port = address

@@ -226,7 +226,9 @@ class RunningServer:
 
     def files(self, address: str) -> list[Path]:
         """The new messages of an account, oldest first."""
-        return sorted((self.maildir(address) / "new").glob("*"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return sorted(
+            (self.maildir(address) / "new").glob("*"), key=lambda path: (path.stat().st_mtime_ns, path.name)
+        )
 
     def messages(self, address: str) -> list[bytes]:
         """Their text as it was sent, as it lies on the disk: without the trace fields."""

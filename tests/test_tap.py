@@ -1,0 +1,119 @@
+"""twistd's door: options, the configuration's problems, the log, the service."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.application.service import IService
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver import tap
+
+
+class TapCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.dir = Path(self.mktemp())
+        self.dir.mkdir()
+        self.file = self.dir / "mailserver.toml"
+        self.patch(os, "environ", {**os.environ, "MAILSERVER_CONFIG": ""})
+
+    def write(self, listener: str) -> None:
+        self.file.write_text(f'[server]\ndata_dir = "data"\n[[listener]]\n{listener}\n')
+
+    def options(self, *words: str, parent: Any = None) -> tap.Options:
+        options = tap.Options()
+        options.parent = parent
+        options.parseOptions(list(words))
+        return options
+
+
+class OptionsTests(TapCase):
+    def test_the_file_that_is_named(self) -> None:
+        self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
+        options = self.options("--config", str(self.file))
+        self.assertEqual(options.config.source, self.file.absolute())
+
+    def test_problems_end_it_with_a_line_each(self) -> None:
+        self.write('address = "127.0.0.1:0"\nprotokol = "smtp"')
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            stop = self.assertRaises(SystemExit, self.options, "--config", str(self.file))
+        self.assertEqual(stop.code, 1)
+        lines = said.getvalue().splitlines()
+        self.assertTrue(any(f"{self.file}:5: " in line and "protokol" in line for line in lines), lines)
+
+    def test_nothing_configured_is_development(self) -> None:
+        with mock.patch("mailserver.config.loading.DEFAULT_PATH", self.dir / "none"):
+            options = self.options("--data", str(self.dir / "dev"))
+        self.assertTrue(options.config.development)
+        self.assertEqual(options.config.server.data_dir, (self.dir / "dev").absolute())
+
+    def test_data_goes_with_development_only(self) -> None:
+        self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
+        self.assertRaises(usage.UsageError, self.options, "--config", str(self.file), "--data", "x")
+
+    def test_twistd_gets_a_logger_by_name_and_twist_a_factory(self) -> None:
+        self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
+        twistd: dict[str, Any] = {"nodaemon": True, "logger": None, "logfile": None}
+        self.options("--config", str(self.file), parent=twistd)
+        self.assertEqual(twistd["logger"], "mailserver.tap.log_observer")
+        self.assertTrue(callable(tap.log_observer()))
+        own: dict[str, Any] = {"nodaemon": True, "logger": "their.own"}
+        self.options("--config", str(self.file), parent=own)
+        self.assertEqual(own["logger"], "their.own")
+        twist: dict[str, Any] = {"logFile": sys.stdout}
+        self.options("--config", str(self.file), parent=twist)
+        self.assertTrue(callable(twist["fileLogObserverFactory"](io.StringIO())))
+
+
+class ServiceTests(TapCase):
+    def test_it_is_a_service_with_its_sockets_bound(self) -> None:
+        self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
+        service = tap.makeService(self.options("--config", str(self.file)))
+        self.assertTrue(IService.providedBy(service))
+        ((_, address),) = service.addresses
+        self.addCleanup(lambda: [bound.close() for each in service._open.values() for bound in each.bound])
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))):
+            pass
+
+    def test_a_port_in_use_ends_it_with_one_line(self) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            self.write(f'address = "127.0.0.1:{other.getsockname()[1]}"\nprotocol = "smtp"')
+            options = self.options("--config", str(self.file))
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                stop = self.assertRaises(SystemExit, tap.makeService, options)
+        self.assertEqual(stop.code, 1)
+        (line,) = said.getvalue().splitlines()
+        self.assertIn("address already in use", line)
+        self.assertIn(f"{self.file.absolute()}:3: ", line)
+
+    def test_twistds_uid_owns_the_files_and_root_is_given_up_by_twistd(self) -> None:
+        self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
+        parent = {"nodaemon": True, "logger": "x", "uid": os.getuid(), "gid": None}
+        service = tap.makeService(self.options("--config", str(self.file), parent=parent))
+        self.addCleanup(lambda: [bound.close() for each in service._open.values() for bound in each.bound])
+        owner = None if os.geteuid() != 0 else (os.getuid(), os.getgid())
+        self.assertEqual(service._owner and (service._owner.uid, service._owner.gid), owner)
+        self.assertEqual(service._given_up, owner is not None)
+
+
+class PluginTests(SynchronousTestCase):
+    def test_twistd_knows_it(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "twisted", "mailserver", "--help"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertIn("development server", done.stdout)
