@@ -101,8 +101,6 @@ def normal_domain(domain: str) -> str:
     if not name.isascii():
         name = _to_a_labels(name)
     name = name.lower()
-    if len(name) > MAX_DOMAIN:  # the A-labels are longer
-        raise AddressError("domain is longer than 255 octets")
     for label in name.split("."):
         if len(label) > MAX_LABEL or not _LABEL.match(label):
             raise AddressError("domain has a label that is empty, too long or has a character that is not allowed")
@@ -113,7 +111,7 @@ def _to_a_labels(name: str) -> str:
     # idna comes with Twisted's TLS support; IDNA 2008 with the mapping of UTS 46, as browsers do.
     import idna
 
-    try:
+    try:  # it also refuses what is too long once it is A-labels
         return idna.encode(unicodedata.normalize("NFC", name), uts46=True, transitional=False).decode("ascii")
     except (idna.IDNAError, UnicodeError) as error:
         raise AddressError("domain is not a valid internationalised name") from error

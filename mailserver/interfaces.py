@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mailserver.address import Address
     from mailserver.envelope import Envelope, Peer, Recipient
     from mailserver.reply import Reply
+    from mailserver.sasl import ScramKeys
 
 T = TypeVar("T")
 #: A value, or something to wait for that brings it.
@@ -102,6 +103,14 @@ class IDirectory(Interface):
     def any_account() -> bool:
         """Is there at least one account?"""
 
+    def may_send_as(account: Address, sender: Address, separator: str) -> bool:
+        """
+        May this account send mail from this address?  Yes for its own address, an alias that has the account among
+        its targets, each of them also with a detail behind the separator (of the sender's domain; "" for none), and
+        for what it was allowed: single addresses and whole domains.  A catch-all alone allows nothing.  All
+        addresses are compared by `Address.key`.
+        """
+
 
 class AccountEntry(Interface):
     """What a directory tells about an account."""
@@ -119,6 +128,42 @@ class ICramMD5Response(ICredentials):
     username = Attribute("bytes: the user name, UTF-8.")
     challenge = Attribute("bytes: the challenge as it was sent, with its angle brackets.")
     digest = Attribute("str: the peer's HMAC-MD5 of it, 32 lower-case hexadecimal digits.")
+
+
+class IVerifiedUser(ICredentials):
+    """
+    Credentials: a user who has been verified already, by SCRAM or by a client certificate.
+
+    A checker only looks whether they may come in.  Raises UnauthorizedLogin when not.
+    """
+
+    username = Attribute("bytes: the user name, UTF-8.")
+
+
+class IBearerToken(ICredentials):
+    """
+    Credentials: an OAuth 2 bearer token (RFC 6750), for a checker that an app brings.
+
+    The checker verifies the token (its signature or by asking who issued it, its audience, its expiry), and that it
+    is for this user.  Raises UnauthorizedLogin when not; LoginFailed when it cannot be told now.
+    """
+
+    username = Attribute('bytes: whose mailbox, UTF-8; b"" when only the token says so.')
+    token = Attribute("str: the token; never to be logged.")
+    mechanism = Attribute('str: "OAUTHBEARER" or "XOAUTH2".')
+
+
+class IScramKeys(Interface):
+    """
+    Knows the SCRAM-SHA-256 keys of users; a checker that provides this, and takes `IVerifiedUser`, makes SCRAM possible.
+    """
+
+    def scram_keys(user: str) -> Answer[ScramKeys]:
+        """
+        The keys of a user.  Never tells that there is none: somebody unknown, disabled or without keys gets made up
+        ones, whose salt and iterations are the same whenever and wherever they are asked for, and with which no proof
+        is right.  user: as the client sent it, after SASLprep.
+        """
 
 
 class IAdmission(Interface):

@@ -40,7 +40,7 @@ def owner_of(user: str | None, group: str | None) -> Owner | None:
 def give(owner: Owner, paths: Iterable[Path]) -> None:
     """Make those of the paths that exist the owner's; links are not followed."""
     for path in paths:
-        if path.exists():
+        if os.path.lexists(path):
             os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
 

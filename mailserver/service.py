@@ -403,10 +403,14 @@ class MailService(MultiService):
             each.listen(self._reactor)
         if self._load is not None:
             self._take(signal.SIGHUP, self._hung_up)
-            # The reactor takes SIGTERM when it runs, and then makes twistd end by that signal: no exit status 0.
-            self._reactor.callWhenRunning(self._take, signal.SIGTERM, self._terminated)
         if self._told is not None:
             self._told(self.config, self.addresses)
+        self._reactor.callWhenRunning(self._ready)
+
+    def _ready(self) -> None:
+        if self._load is not None:
+            # The reactor takes SIGTERM when it runs, and then makes twistd end by that signal: no exit status 0.
+            self._take(signal.SIGTERM, self._terminated)
         notify("READY=1", os.environ)
 
     def stopService(self) -> Deferred[None]:
@@ -475,7 +479,7 @@ class MailService(MultiService):
         """Raises StartError when a new listener cannot be had; then everything is as before."""
         for key in ("data_dir", "user", "group", "log_format", "log_level"):
             if getattr(config.server, key) != getattr(self.config.server, key):
-                _log.warn("server.{key} has changed: that needs a restart", event="reload", key=key)
+                _log.warn("server.{name} has changed: that needs a restart", event="reload", name=key)
         wanted = {_key(listener): listener for listener in config.listeners}
         gone = {address: each for address, each in self._open.items() if address not in wanted}
         new = [listener for address, listener in wanted.items() if address not in self._open]

@@ -3,6 +3,7 @@ Listening sockets: the address as it stands in the configuration, and the socket
 
 In: "127.0.0.1:2525", "[::]:25", "25", "unix:/run/x.sock", "systemd:smtp".  Out: `ListenAddress`; from it, by `bind`,
 listening sockets, all of them or `BindError`; from each of these, by `adopt`, a port of a Twisted reactor.
+Also networks ("192.0.2.0/24") and whether a peer comes from one.
 Failures: ValueError (the text is no address), `BindError` (port in use, not allowed, not ours, unknown name).
 
 The sockets are made here and not by the reactor, for three reasons: IPv6 sockets never take IPv4 connections
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import ipaddress
 import os
+import pwd
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 MAX_PORT = 65_535
 #: Octets of a Unix socket's path: sun_path of unix(7) has 108 with the NUL at its end; the BSDs have 104.
 MAX_PATH = 103
+
+#: IP addresses with a common prefix.
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: RFC 6761 6.3: this name means loopback, and no resolver is asked.
 _LOCALHOST = ("127.0.0.1", "::1")
@@ -165,18 +171,24 @@ class BoundSocket:
 
 
 def bind(
-    address: ListenAddress, *, next_free_port: int = 0, backlog: int = 128, unix_mode: int = 0o600
+    address: ListenAddress,
+    *,
+    next_free_port: int = 0,
+    backlog: int = 128,
+    unix_mode: int = 0o600,
+    unix_owner: tuple[int, int] | None = None,
 ) -> list[BoundSocket]:
     """
     The listening sockets that `address` means; one or more.
 
     next_free_port: how many of the following ports may be tried when a port is in use.
     backlog: connections that may wait for accept(2).  unix_mode: the mode of a Unix socket's file.
+    unix_owner: (uid, gid) of that file, -1 for one that stays as it is (see `owner_ids`); None: both stay.
     A host name is looked up, which may block; nothing else does.  Port 0 with several addresses: the same for all.
     Raises BindError; then every socket that this call opened is closed again.
     """
     if address.kind == "unix":
-        return [_bind_unix(address, backlog, unix_mode)]
+        return [_bind_unix(address, backlog, unix_mode, unix_owner)]
     if address.kind == "systemd":
         return _passed(address)
     hosts = _look_up(address)
@@ -252,6 +264,47 @@ def peer_of(transport: Any) -> tuple[str, int]:
 def local_of(transport: Any) -> tuple[str, int]:
     """(address, port) of our end of a transport, in the same form as `peer_of`."""
     return _end(transport.getHost())
+
+
+def parse_network(text: str) -> Network:
+    """The network "192.0.2.0/24", "2001:db8::/32", or one address.  Raises ValueError: what would be right."""
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        try:
+            wide = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(
+                f'{text!r} is no network; write one such as "192.0.2.0/24" or "2001:db8::/32"'
+            ) from error
+        raise ValueError(f"{text!r} has bits set behind its prefix; write {wide}") from error
+    if isinstance(network, ipaddress.IPv6Network):
+        if network.network_address.scope_id is not None:
+            raise ValueError(f"{text!r}: leave the zone away")
+        if network.network_address.ipv4_mapped is not None:
+            raise ValueError(f"{text!r}: write IPv4 addresses as they are, for example 192.0.2.0/24")
+    return network
+
+
+def within(host: str, networks: Iterable[Network]) -> bool:
+    """Is the IP address `host` (as from `peer_of`) in one of the networks?  "", a Unix socket's, is in none."""
+    address = _literal(host)
+    return address is not None and any(address in network for network in networks)
+
+
+def owner_ids(owner: str) -> tuple[int, int]:
+    """
+    (uid, gid) of "user", "user:group" or ":group"; -1 for what is not named.  Raises ValueError: who is unknown.
+    """
+    user, _, group = owner.partition(":")
+    try:
+        uid = pwd.getpwnam(user).pw_uid if user else -1
+    except KeyError as error:
+        raise ValueError(f'there is no user "{user}" on this machine') from error
+    try:
+        return uid, grp.getgrnam(group).gr_gid if group else -1
+    except KeyError as error:
+        raise ValueError(f'there is no group "{group}" on this machine') from error
 
 
 # -- reading an address ------------------------------------------------------------------------------------------
@@ -420,7 +473,7 @@ def _explain(error: OSError, address: ListenAddress, further: int = 0) -> str:
 # -- Unix ----------------------------------------------------------------------------------------------------------
 
 
-def _bind_unix(address: ListenAddress, backlog: int, mode: int) -> BoundSocket:
+def _bind_unix(address: ListenAddress, backlog: int, mode: int, owner: tuple[int, int] | None) -> BoundSocket:
     path = address.path
     with _closing_on_error(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as opened:
         opened.setblocking(False)
@@ -433,6 +486,8 @@ def _bind_unix(address: ListenAddress, backlog: int, mode: int) -> BoundSocket:
                 _remove_stale(address)
                 opened.bind(path)
             # Nobody can connect before listen(2), so nobody comes in by the mode that bind(2) gave the file.
+            if owner is not None:
+                _give(address, owner)
             os.chmod(path, mode)
             opened.listen(backlog)
             status = os.lstat(path)
@@ -441,6 +496,16 @@ def _bind_unix(address: ListenAddress, backlog: int, mode: int) -> BoundSocket:
         except OSError as error:
             raise BindError(address, _explain(error, address)) from error
     return BoundSocket(opened, socket.AF_UNIX, path=path, file=(status.st_dev, status.st_ino))
+
+
+def _give(address: ListenAddress, owner: tuple[int, int]) -> None:
+    try:
+        os.chown(address.path, *owner, follow_symlinks=False)
+    except PermissionError as error:
+        os.unlink(address.path)  # made a moment ago, and not to be left to the wrong user
+        raise BindError(
+            address, "permission denied to change the owner of the socket; that needs root, or a group of our own"
+        ) from error
 
 
 def _remove_stale(address: ListenAddress) -> None:

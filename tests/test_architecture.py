@@ -235,6 +235,10 @@ class HabitsTests(SynchronousTestCase):
         self.assertFalse((ROOT / "tests" / "interop" / "__init__.py").exists())
         self.assertTrue(list((ROOT / "tests" / "interop").glob("test_*.py")))
 
+    def test_the_front_door(self) -> None:
+        wanted = ("README.md", "OVERVIEW.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "Makefile")
+        self.assertEqual([name for name in wanted if not (ROOT / name).is_file()], [])
+
     def test_programs_can_be_run(self) -> None:
         self.assertTrue(os.access(ROOT / ".ci" / "run", os.X_OK))
 

@@ -58,6 +58,5 @@ class FreeSpace:
             found = self._statvfs(self._directory)
         except OSError:
             return True
-        # File systems without a fixed number of inodes (btrfs) say 0.
-        inodes = found.f_files == 0 or found.f_favail >= found.f_files * FREE_INODES
+        inodes = found.f_favail >= found.f_files * FREE_INODES  # 0 of 0 where their number is not fixed (btrfs)
         return inodes and found.f_bavail * found.f_frsize >= self._need

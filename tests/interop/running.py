@@ -114,6 +114,7 @@ class RunningServer:
             self.write(config)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(os.fspath(directory / "notify"))
+        (directory / "notify").chmod(0o666)  # as that of systemd: the server may be another user by then
 
     def write(self, config: str) -> None:
         """(Re)write the configuration."""
@@ -237,6 +238,13 @@ class RunningServer:
     def accounts(self, *command: str, stdin: str = "") -> str:
         """`mailserver --config FILE ...`; what it prints."""
         return run([str(PROGRAMS / "mailserver"), "--config", str(self.config), *command], stdin=stdin.encode())
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment, on any address: for what must be known before the server starts."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::", 0))
+        return int(probe.getsockname()[1])
 
 
 def without_trace(stored: bytes) -> bytes:

@@ -139,7 +139,7 @@ class QuotaTests(ServerTestCase):
         self.assertEqual(server.files("anna@example.org"), [])
         self.assertEqual(server.files("small@example.org"), [])
 
-    def test_room_is_room_again_when_a_reader_deletes(self) -> None:
+    def test_room_can_be_given_while_it_runs(self) -> None:
         server = self.serve()
         self.assertEqual(self._send(server, SMALL_QUOTA // 2, "small@example.org")[0], 250)
         self.assertEqual(self._send(server, SMALL_QUOTA // 2 + 1000, "small@example.org")[0], 452)

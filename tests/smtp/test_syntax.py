@@ -104,7 +104,6 @@ NO_PATHS = [
     "<God@h ",
     "God@h>",
     "God<@h",
-    "God@h <",
     "<@gateway.af.mil God@h>",
     "<@gateway.af.mil>",
     "<@:a@h>",

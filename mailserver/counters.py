@@ -1,0 +1,180 @@
+"""
+What has happened since the start, in numbers: connections, messages, refusals, logins; and the busiest clients.
+
+In: calls from servers and policies, each as something happens.  Out: `snapshot()`, which `mailserver stats` shows.
+Everything is in memory, and nothing grows with what peers send: replies and clients are remembered up to a bound, the
+clients not seen for the longest time go first.  One thread only, the reactor's.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: Clients remembered at most.
+REMEMBERED = 10_000
+#: Different names of replies, and of listeners; what comes then is counted as `OTHER`.
+MOST_NAMES = 200
+#: Clients in a snapshot, for each of the two orders.
+TOP = 10
+OTHER = "other"
+
+
+@dataclass(slots=True)
+class ListenerCounts:
+    """Of one listener: connections now, at the same time at most, in all, turned away at once; messages."""
+
+    now: int = 0
+    most: int = 0
+    connections: int = 0
+    turned_away: int = 0
+    accepted: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class ClientCounts:
+    """Of one client.  failures: logins that failed.  refused: connections, recipients and messages."""
+
+    connections: int = 0
+    messages: int = 0
+    refused: int = 0
+    failures: int = 0
+
+
+class Counters:
+    """
+    The counters of a whole server.
+
+    seconds: a clock that is never set back.  client_of: an IP address -> the client it belongs to (an IPv4 address,
+    an IPv6 /64).  remembered: how many clients.
+    """
+
+    def __init__(
+        self, seconds: Callable[[], float], client_of: Callable[[str], str] = str, *, remembered: int = REMEMBERED
+    ) -> None:
+        self._seconds = seconds
+        self._started = seconds()
+        self._client_of = client_of
+        self._remembered = remembered
+        self._all = ListenerCounts()
+        self._listeners: dict[str, ListenerCounts] = {}
+        self._clients: OrderedDict[str, ClientCounts] = OrderedDict()
+        self._refusals: dict[str, int] = {}
+        self._recipients_accepted = self._recipients_refused = self._octets = 0
+        self._auth_succeeded = self._auth_failed = 0
+
+    # -- what happens ----------------------------------------------------------------------------------------------
+
+    def connection_opened(self, listener: str, host: str) -> None:
+        """A connection was let in.  host: the client's IP address, "" for a Unix socket."""
+        for counts in (self._all, self._listener(listener)):
+            counts.connections += 1
+            counts.now += 1
+            counts.most = max(counts.most, counts.now)
+        self._client(host).connections += 1
+
+    def connection_closed(self, listener: str) -> None:
+        """A connection that had been let in is over."""
+        for counts in (self._all, self._listener(listener)):
+            counts.now = max(0, counts.now - 1)
+
+    def connection_refused(self, listener: str, host: str, reply: str) -> None:
+        """A connection was turned away with this reply ("421 4.7.0")."""
+        self._all.turned_away += 1
+        self._listener(listener).turned_away += 1
+        self._refused(host, reply)
+
+    def message_accepted(self, listener: str, host: str, *, octets: int, recipients: int) -> None:
+        """A message was taken."""
+        self._all.accepted += 1
+        self._listener(listener).accepted += 1
+        self._client(host).messages += 1
+        self._octets += octets
+        self._recipients_accepted += recipients
+
+    def message_refused(self, listener: str, host: str, reply: str) -> None:
+        """A message was refused at its end, or at MAIL or DATA, with this reply ("552 5.3.4")."""
+        self._all.refused += 1
+        self._listener(listener).refused += 1
+        self._refused(host, reply)
+
+    def recipient_refused(self, host: str, reply: str) -> None:
+        """A recipient was refused with this reply ("550 5.1.1")."""
+        self._recipients_refused += 1
+        self._refused(host, reply)
+
+    def auth_succeeded(self) -> None:
+        """Somebody logged in."""
+        self._auth_succeeded += 1
+
+    def auth_failed(self, host: str) -> None:
+        """A login failed."""
+        self._auth_failed += 1
+        self._client(host).failures += 1
+
+    # -- what is told ----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """
+        All numbers, as JSON takes them.
+
+        uptime: seconds.  refusals: reply -> how often, the most frequent first.  clients: the busiest by connections
+        and by failed logins, those with neither left out.
+        """
+        everything = asdict(self._all)
+        return {
+            "pid": os.getpid(),
+            "uptime": round(self._seconds() - self._started, 1),
+            "connections": {
+                "now": everything["now"],
+                "most": everything["most"],
+                "total": everything["connections"],
+                "turned_away": everything["turned_away"],
+            },
+            "messages": {
+                "accepted": everything["accepted"],
+                "refused": everything["refused"],
+                "octets": self._octets,
+            },
+            "recipients": {"accepted": self._recipients_accepted, "refused": self._recipients_refused},
+            "auth": {"succeeded": self._auth_succeeded, "failed": self._auth_failed},
+            "listeners": {name: asdict(counts) for name, counts in self._listeners.items()},
+            "refusals": dict(sorted(self._refusals.items(), key=lambda item: (-item[1], item[0]))),
+            "clients": {
+                "remembered": len(self._clients),
+                "by_connections": self._top("connections"),
+                "by_failures": self._top("failures"),
+            },
+        }
+
+    def _top(self, field: str) -> list[dict[str, Any]]:
+        rows = ({"client": name, **asdict(each)} for name, each in self._clients.items() if getattr(each, field))
+        return heapq.nlargest(TOP, rows, key=lambda row: row[field])
+
+    # -- small parts -----------------------------------------------------------------------------------------------
+
+    def _listener(self, name: str) -> ListenerCounts:
+        if name not in self._listeners and len(self._listeners) >= MOST_NAMES:
+            name = OTHER
+        return self._listeners.setdefault(name, ListenerCounts())
+
+    def _refused(self, host: str, reply: str) -> None:
+        if reply not in self._refusals and len(self._refusals) >= MOST_NAMES:
+            reply = OTHER
+        self._refusals[reply] = self._refusals.get(reply, 0) + 1
+        self._client(host).refused += 1
+
+    def _client(self, host: str) -> ClientCounts:
+        name = self._client_of(host) or "unix"
+        counts = self._clients.get(name)
+        if counts is None:
+            while len(self._clients) >= self._remembered:
+                self._clients.popitem(last=False)
+            counts = self._clients[name] = ClientCounts()
+        self._clients.move_to_end(name)
+        return counts

@@ -1,0 +1,352 @@
+"""The avatar: policies, router, store; one copy for each mailbox, and what is written on top of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.cred.checkers import ANONYMOUS, AllowAnonymousAccess, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import Anonymous, UsernamePassword
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred, ensureDeferred, execute, succeed
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailserver.accounts.database import AccountsDatabase
+from mailserver.address import Address, parse_address
+from mailserver.delivery.inbound import MailAvatar, MailRealm, Rooms
+from mailserver.durable import Durable
+from mailserver.envelope import Envelope, Peer, Recipient
+from mailserver.interfaces import IDelivery, IMailAvatar, IRouter
+from mailserver.maildir.delivery import MaildirStore, Target
+from mailserver.maildir.names import UniqueNames, mailbox_path
+from mailserver.maildir.quota import Quotas
+from mailserver.reply import DISK_FULL, MAILBOX_FULL, NO_QUEUE_YET, RELAYING_DENIED, UNKNOWN_USER, Refusal
+from mailserver.routing import Local, LocalDomain, Remote, Router
+
+ENVELOPE = Envelope(
+    "id7", parse_address("a@example.com"), peer=Peer("192.0.2.1", 1, "client.example.com"), protocol="ESMTP"
+)
+
+
+@implementer(IRouter)
+class FakeRouter:
+    """Knows where some addresses lead.  wrap: makes the answer something to wait for."""
+
+    def __init__(self, **targets: Sequence[Local | Remote] | Refusal) -> None:
+        self.targets = targets
+        self.asked: list[tuple[str, bool]] = []
+        self.wrap: Any = lambda answer: answer
+
+    def route(self, recipient: Address, *, may_relay: bool) -> Any:
+        self.asked.append((str(recipient), may_relay))
+        found = self.targets[recipient.local]
+        if isinstance(found, Refusal):
+            raise found
+        return self.wrap(tuple(found))
+
+
+class RecordingStore:
+    """Writes down the targets of its deliveries."""
+
+    def __init__(self) -> None:
+        self.targets: list[list[Target]] = []
+
+    def deliver(self, targets: list[Target]) -> Any:
+        self.targets.append(targets)
+        return object()
+
+
+def box(name: str, address: str = "", quota: int = 0) -> Local:
+    return Local(Path("/mail", name), parse_address(address or f"{name}@example.org"), quota)
+
+
+def recipient(text: str) -> Recipient:
+    return Recipient(parse_address(text))
+
+
+class InboundCase(SynchronousTestCase):
+    def avatar(
+        self, router: Any, *, policies: Any = (), delivered_to: str = "single", may_relay: bool = False
+    ) -> MailAvatar:
+        self.store = RecordingStore()
+        rooms = Rooms("mail.example.org", router, cast("MaildirStore", self.store), lambda: 0.0, policies, delivered_to)
+        return MailAvatar(rooms, "", may_relay=may_relay)
+
+    def ask(self, avatar: MailAvatar, *addresses: str) -> Envelope:
+        """MAIL and RCPT for each."""
+        avatar.mail(ENVELOPE)
+        envelope = ENVELOPE
+        for text in addresses:
+            avatar.rcpt(envelope, recipient(text))
+            envelope = dataclasses.replace(envelope, recipients=(*envelope.recipients, recipient(text)))
+        return envelope
+
+    def targets(self, avatar: MailAvatar, *addresses: str) -> list[Target]:
+        avatar.data(self.ask(avatar, *addresses))
+        return self.store.targets.pop()
+
+
+class RealmTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        checker = InMemoryUsernamePasswordDatabaseDontUse()
+        checker.addUser(b"joe@example.org", b"secret")
+        self.rooms = Rooms("mail.example.org", FakeRouter(), cast("MaildirStore", None), lambda: 0.0)
+        self.checkers = [checker, AllowAnonymousAccess()]
+
+    def login(self, credentials: Any, *, may_relay: bool, interface: Any = IMailAvatar) -> Any:
+        portal = Portal(MailRealm(self.rooms, may_relay=may_relay), self.checkers)
+        return portal.login(credentials, None, interface)
+
+    def test_realm_and_avatar_are_what_they_say(self) -> None:
+        verifyObject(IRealm, MailRealm(self.rooms, may_relay=False))
+        verifyObject(IMailAvatar, MailAvatar(self.rooms, "", may_relay=False))
+
+    def test_who_logged_in_gets_an_avatar_with_the_name(self) -> None:
+        for may_relay in (False, True):
+            interface, avatar, logout = self.successResultOf(
+                self.login(UsernamePassword(b"joe@example.org", b"secret"), may_relay=may_relay)
+            )
+            self.assertIs(interface, IMailAvatar)
+            self.assertEqual((avatar.user, avatar.may_relay), ("joe@example.org", may_relay))
+            logout()
+
+    def test_nobody_never_may_relay(self) -> None:
+        _, avatar, _ = self.successResultOf(self.login(Anonymous(), may_relay=True))
+        self.assertEqual((avatar.user, avatar.may_relay), ("", False))
+        realm = MailRealm(self.rooms, may_relay=True)
+        for avatar_id in (ANONYMOUS, b"", ""):
+            self.assertFalse(realm.requestAvatar(avatar_id, None, IMailAvatar)[1].may_relay)
+
+    def test_names_are_bytes_or_text(self) -> None:
+        realm = MailRealm(self.rooms, may_relay=True)
+        for avatar_id in ("j\u00f6rg@example.org", "j\u00f6rg@example.org".encode()):
+            self.assertEqual(realm.requestAvatar(avatar_id, None, IMailAvatar)[1].user, "j\u00f6rg@example.org")
+
+    def test_two_logins_have_two_avatars(self) -> None:
+        realm = MailRealm(self.rooms, may_relay=True)
+        first, second = (realm.requestAvatar(b"a", None, IMailAvatar)[1] for _ in range(2))
+        self.assertIsNot(first, second)
+        self.assertIsNot(first._routes, second._routes)
+
+    def test_other_avatars_it_has_not(self) -> None:
+        self.failureResultOf(self.login(Anonymous(), may_relay=True, interface=IRealm), NotImplementedError)
+
+
+class QuestionTests(InboundCase):
+    def test_the_policies_are_asked_in_order_until_one_refuses(self) -> None:
+        asked: list[int] = []
+
+        def full(_: Envelope) -> None:
+            asked.append(2)
+            raise Refusal(DISK_FULL)
+
+        avatar = self.avatar(FakeRouter(), policies=(lambda _: asked.append(1), full, lambda _: asked.append(3)))
+        with self.assertRaises(Refusal) as caught:
+            avatar.mail(ENVELOPE)
+        self.assertEqual((caught.exception.reply, asked), (DISK_FULL, [1, 2]))
+
+    def test_the_router_is_told_whether_the_avatar_may_relay(self) -> None:
+        for may_relay in (False, True):
+            router = FakeRouter(joe=[box("joe")])
+            self.ask(self.avatar(router, may_relay=may_relay), "joe@example.org")
+            self.assertEqual(router.asked, [("joe@example.org", may_relay)])
+
+    def test_what_the_router_refuses_is_refused(self) -> None:
+        avatar = self.avatar(FakeRouter(joe=Refusal(UNKNOWN_USER)))
+        with self.assertRaises(Refusal) as caught:
+            self.ask(avatar, "joe@example.org")
+        self.assertEqual(caught.exception.reply, UNKNOWN_USER)
+
+    def test_the_router_may_take_its_time(self) -> None:
+        async def later(answer: Any) -> Any:
+            return answer
+
+        for wrap in (succeed, later):
+            router = FakeRouter(joe=[box("joe")])
+            router.wrap = wrap
+            avatar = self.avatar(router)
+            avatar.mail(ENVELOPE)
+            asked = avatar.rcpt(ENVELOPE, recipient("joe@example.org"))
+            assert asked is not None
+            self.successResultOf(ensureDeferred(asked))  # type: ignore[arg-type]
+            avatar.data(dataclasses.replace(ENVELOPE, recipients=(recipient("joe@example.org"),)))
+            self.assertEqual(len(self.store.targets), 1)
+
+    def test_a_router_that_takes_its_time_may_refuse(self) -> None:
+        answer: Deferred[Any] = Deferred()
+        router = FakeRouter(joe=[])
+        router.wrap = lambda _: answer
+        asked = self.avatar(router).rcpt(ENVELOPE, recipient("joe@example.org"))
+        assert asked is not None
+        result = ensureDeferred(asked)  # type: ignore[arg-type, var-annotated]
+        self.assertNoResult(result)
+        answer.errback(Refusal(UNKNOWN_USER))
+        self.failureResultOf(result, Refusal)
+
+    def test_mail_for_elsewhere_waits_with_the_sender_and_the_log_says_why(self) -> None:
+        told: list[Any] = []
+        globalLogPublisher.addObserver(told.append)
+        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        avatar = self.avatar(FakeRouter(all=[box("joe"), Remote(parse_address("x@example.com"))]), may_relay=True)
+        with self.assertRaises(Refusal) as caught:
+            self.ask(avatar, "all@example.org")
+        self.assertEqual(caught.exception.reply, NO_QUEUE_YET)
+        self.assertEqual(caught.exception.reply.code, 451)
+        (event,) = [event for event in told if event.get("event") == "no-queue"]
+        self.assertEqual((event["transaction"], event["remote"]), ("id7", ["x@example.com"]))
+        self.assertEqual((event["recipient"], event["log_level"]), ("all@example.org", LogLevel.warn))
+
+    def test_a_new_transaction_and_a_reset_forget_the_old_one(self) -> None:
+        for forget in ("reset", "logout", "mail"):
+            avatar = self.avatar(FakeRouter(joe=[box("joe")]))
+            envelope = self.ask(avatar, "joe@example.org")
+            getattr(avatar, forget)(*((ENVELOPE,) if forget == "mail" else ()))
+            with self.assertRaises(KeyError):
+                avatar.data(envelope)
+
+
+class TargetTests(InboundCase):
+    def test_each_mailbox_is_a_target_with_its_quota(self) -> None:
+        avatar = self.avatar(FakeRouter(joe=[box("joe", quota=5)], all=[box("ann", quota=7), box("bob")]))
+        found = self.targets(avatar, "joe@example.org", "all@example.org")
+        self.assertEqual(
+            [(str(t.path), t.quota) for t in found], [("/mail/joe", 5), ("/mail/ann", 7), ("/mail/bob", 0)]
+        )
+
+    def test_who_is_reached_in_two_ways_gets_one_copy(self) -> None:
+        avatar = self.avatar(
+            FakeRouter(joe=[box("joe")], JOE=[box("joe", "JOE@example.org")], all=[box("ann"), box("joe")])
+        )
+        found = self.targets(avatar, "joe@example.org", "all@example.org", "JOE@example.org", "joe@example.org")
+        self.assertEqual([target.path.name for target in found], ["joe", "ann"])
+
+    def test_the_text_is_accepted_with_the_id_of_the_envelope(self) -> None:
+        store = RecordingStore()
+        store.deliver = lambda _: Committed()  # type: ignore[method-assign, assignment, return-value]
+        rooms = Rooms("mail.example.org", FakeRouter(joe=[box("joe")]), cast("MaildirStore", store), lambda: 0.0)
+        avatar = MailAvatar(rooms, "", may_relay=False)
+        delivery = avatar.data(self.ask(avatar, "joe@example.org"))
+        verifyObject(IDelivery, delivery)
+        committed: Any = delivery.commit()
+        self.assertEqual(str(self.successResultOf(ensureDeferred(committed))), "250 2.0.0 Ok: queued as id7")
+
+    def test_trace_fields_stand_in_their_order(self) -> None:
+        (target,) = self.targets(self.avatar(FakeRouter(joe=[box("joe", "Joe+x@example.org")])), "joe@example.org")
+        names = [line.partition(b":")[0] for line in target.header.split(b"\r\n") if line[:1].isalpha()]
+        self.assertEqual(names, [b"Return-Path", b"Delivered-To", b"Received"])
+        self.assertIn(b"Return-Path: <a@example.com>\r\nDelivered-To: Joe+x@example.org\r\n", target.header)
+        self.assertIn(b"\tby mail.example.org with ESMTP id id7\r\n", target.header)
+
+    def test_delivered_to_has_three_modes(self) -> None:
+        one, two, alias = ("joe@example.org",), ("joe@example.org", "ann@example.org"), ("all@example.org",)
+        for mode, addresses, named in [
+            ("single", one, [True]),
+            ("single", two, [False, False]),
+            ("single", alias, [False, False]),
+            ("always", one, [True]),
+            ("always", two, [True, True]),
+            ("always", alias, [True, True]),
+            ("never", one, [False]),
+            ("never", two, [False, False]),
+        ]:
+            router = FakeRouter(joe=[box("joe")], ann=[box("ann")], all=[box("joe"), box("ann")])
+            found = self.targets(self.avatar(router, delivered_to=mode), *addresses)
+            for target, is_named in zip(found, named, strict=True):
+                field = b"Delivered-To: %s@example.org\r\n" % target.path.name.encode()
+                self.assertIs(field in target.header, is_named, f"{mode} {addresses}")
+                self.assertEqual(target.header.count(b"Delivered-To"), int(is_named))
+
+    def test_copies_without_delivered_to_share_their_fields(self) -> None:
+        first, second = self.targets(self.avatar(FakeRouter(all=[box("joe"), box("ann")])), "all@example.org")
+        self.assertEqual(first.header, second.header)
+
+
+@implementer(IDelivery)
+class Committed:
+    """A delivery that is done."""
+
+    def write(self, block: bytes) -> None:
+        pass
+
+    def prepare(self) -> None:
+        pass
+
+    def commit(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class EndToEndTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        root = Path(self.mktemp())
+        root.mkdir()
+        self.mail = root / "mail"
+        self.accounts = AccountsDatabase(root / "accounts.sqlite3")
+        self.addCleanup(self.accounts.close)
+        for name, quota in [("joe", 0), ("ann", 1000)]:
+            self.accounts.add_account(parse_address(f"{name}@example.org"), ["{PLAIN}x"], quota=quota)
+        self.accounts.add_alias(parse_address("all@example.org"), [a.address for a in self.accounts.accounts()])
+        names = UniqueNames("h", 1, lambda: 1.5)
+        store = MaildirStore(
+            Durable(run_in_thread=execute, unique_name=names.next),
+            names,
+            Quotas(run_in_thread=execute, seconds=lambda: 0.0),
+        )
+        router = Router(
+            {"example.org": LocalDomain("example.org")},
+            self.accounts,
+            lambda address: mailbox_path(self.mail, address),
+        )
+        rooms = Rooms("mail.example.org", router, store, lambda: 0.0)
+        _, self.avatar, _ = MailRealm(rooms, may_relay=True).requestAvatar(ANONYMOUS, None, IMailAvatar)
+
+    def files(self, kind: str = "*") -> list[Path]:
+        return sorted(path for path in self.mail.rglob("*") if path.is_file() and path.match(f"{kind}/*"))
+
+    async def send(self, text: bytes, *addresses: str) -> Any:
+        self.avatar.mail(ENVELOPE)
+        envelope = ENVELOPE
+        for address in addresses:
+            self.avatar.rcpt(envelope, recipient(address))
+            envelope = dataclasses.replace(envelope, recipients=(*envelope.recipients, recipient(address)))
+        delivery = self.avatar.data(envelope)
+        try:
+            if (written := delivery.write(text)) is not None:
+                await written
+            await delivery.prepare()
+            return await delivery.commit()
+        except Exception:
+            delivery.abort()
+            raise
+
+    def test_a_message_lies_in_the_maildirs_of_all_it_was_for(self) -> None:
+        sent = self.send(b"Subject: x\r\n\r\ntext\r\n", "all+x@example.org", "JOE@example.org")
+        self.assertEqual(self.successResultOf(ensureDeferred(sent)).code, 250)
+        found = self.files("new")
+        self.assertEqual(sorted(path.parent.parent.name for path in found), ["ann", "joe"])
+        for path in found:
+            content = path.read_bytes()
+            self.assertTrue(content.startswith(b"Return-Path: <a@example.com>\nReceived: from client.example.com"))
+            self.assertTrue(content.endswith(b"\nSubject: x\n\ntext\n"))
+        self.assertEqual(len({path.stat().st_ino for path in found}), 1)
+
+    def test_when_it_fits_one_mailbox_only_nobody_gets_it(self) -> None:
+        sent = self.send(b"x" * 1000 + b"\r\n", "all@example.org")
+        self.assertEqual(self.failureResultOf(ensureDeferred(sent), Refusal).value.reply, MAILBOX_FULL)
+        self.assertEqual(self.files(), [])
+
+    def test_accounts_that_come_and_go_are_seen_at_once_and_nobody_relays(self) -> None:
+        self.accounts.remove_account(parse_address("joe@example.org"))
+        for address, reply in [("joe@example.org", UNKNOWN_USER), ("x@example.com", RELAYING_DENIED)]:
+            with self.assertRaises(Refusal) as caught:
+                self.avatar.rcpt(ENVELOPE, recipient(address))
+            self.assertEqual(caught.exception.reply, reply)
+        self.accounts.add_account(parse_address("joe@example.org"), ["{PLAIN}x"])
+        self.assertIsNone(self.avatar.rcpt(ENVELOPE, recipient("joe@example.org")))

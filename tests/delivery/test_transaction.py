@@ -1,0 +1,226 @@
+"""The transaction: all deliveries or none, the right word for each trouble, and everybody waited for."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailserver.delivery.transaction import Transaction, reply_for
+from mailserver.interfaces import IDelivery
+from mailserver.reply import DISK_FULL, LOCAL_TROUBLE, MAILBOX_FULL, Refusal, Reply
+
+ACCEPTED = Reply(250, "2.0.0", "Ok: queued as id7")
+
+#: errno, reply
+ERRORS = [
+    (errno.ENOSPC, DISK_FULL),
+    (errno.EDQUOT, DISK_FULL),
+    (errno.EIO, LOCAL_TROUBLE),
+    (errno.EMFILE, LOCAL_TROUBLE),
+    (errno.EACCES, LOCAL_TROUBLE),
+    (errno.EROFS, LOCAL_TROUBLE),
+    (None, LOCAL_TROUBLE),
+]
+
+
+@implementer(IDelivery)
+class FakeDelivery:
+    """Writes down what is done with it.  trouble: step -> what it raises.  way: how it answers."""
+
+    def __init__(
+        self, trouble: dict[str, Exception] | None = None, way: str = "plain", reply: Reply | None = None
+    ) -> None:
+        self.trouble = trouble or {}
+        self.way = way
+        self.reply = reply
+        self.done: list[str] = []
+        self.text = b""
+
+    def _step(self, name: str, result: Any = None) -> Any:
+        self.done.append(name)
+        error = self.trouble.get(name)
+        if self.way == "coroutine":
+            return self._coroutine(error, result)
+        if self.way == "deferred":
+            return succeed(result) if error is None else fail(error)
+        if error is not None:
+            raise error
+        return result
+
+    async def _coroutine(self, error: Exception | None, result: Any) -> Any:
+        if error is not None:
+            raise error
+        return result
+
+    def write(self, block: bytes) -> Any:
+        self.text += block
+        return self._step("write")
+
+    def prepare(self) -> Any:
+        return self._step("prepare")
+
+    def commit(self) -> Any:
+        return self._step("commit", self.reply)
+
+    def abort(self) -> None:
+        self.done.append("abort")
+        if "abort" in self.trouble:
+            raise self.trouble["abort"]
+
+
+class WaitingDelivery(FakeDelivery):
+    """Its write ends when the test says so."""
+
+    def write(self, block: bytes) -> Any:
+        self.waiting: Deferred[None] = Deferred()
+        return self.waiting
+
+
+async def run(transaction: Transaction, *blocks: bytes) -> Any:
+    """What the server does."""
+    try:
+        for block in blocks:
+            written = transaction.write(block)
+            if written is not None:
+                await written
+        await transaction.prepare()
+        return await transaction.commit()
+    except Exception:
+        transaction.abort()
+        raise
+
+
+class TransactionTests(SynchronousTestCase):
+    def wait(self, answer: Awaitable[Any]) -> Any:
+        return self.successResultOf(ensureDeferred(answer))  # type: ignore[arg-type]
+
+    def refused(self, answer: Awaitable[Any]) -> Reply:
+        return self.failureResultOf(ensureDeferred(answer), Refusal).value.reply  # type: ignore[arg-type]
+
+    def test_it_and_its_fake_parts_are_deliveries(self) -> None:
+        verifyObject(IDelivery, Transaction([], ACCEPTED))
+        verifyObject(IDelivery, FakeDelivery())
+
+    def test_all_deliveries_get_the_text_and_both_phases(self) -> None:
+        for way in ("plain", "deferred", "coroutine"):
+            deliveries = [FakeDelivery(way=way), FakeDelivery(way=way)]
+            self.assertEqual(self.wait(run(Transaction(deliveries, ACCEPTED), b"a", b"b")), ACCEPTED)
+            for delivery in deliveries:
+                self.assertEqual(
+                    (delivery.text, delivery.done), (b"ab", ["write", "write", "prepare", "commit"]), way
+                )
+
+    def test_all_are_prepared_before_one_is_committed(self) -> None:
+        first, second = FakeDelivery(), FakeDelivery({"prepare": OSError(errno.EIO, "x")})
+        self.refused(run(Transaction([first, second], ACCEPTED), b"a"))
+        self.assertNotIn("commit", first.done + second.done)
+
+    def test_the_last_reply_of_a_delivery_is_the_answer(self) -> None:
+        one, other = Reply(250, "2.0.0", "one"), Reply(250, "2.0.0", "other")
+        for replies, answer in [
+            ([None, None], ACCEPTED),
+            ([one, None], one),
+            ([None, other], other),
+            ([one, other], other),
+        ]:
+            deliveries = [FakeDelivery(reply=reply) for reply in replies]
+            self.assertEqual(self.wait(run(Transaction(deliveries, ACCEPTED))), answer)
+
+    def test_trouble_at_any_step_of_any_delivery_is_told_and_all_are_aborted(self) -> None:
+        for step in ("write", "prepare", "commit"):
+            for way in ("plain", "deferred", "coroutine"):
+                for number, reply in ERRORS:
+                    for place in (0, 1):
+                        error = OSError(number, "trouble") if number is not None else OSError("trouble")
+                        deliveries = [FakeDelivery(way=way), FakeDelivery(way=way)]
+                        deliveries[place].trouble = {step: error}
+                        told = self.refused(run(Transaction(deliveries, ACCEPTED), b"a"))
+                        what = f"{step} {way} {number} {place}"
+                        self.assertEqual(told, reply, what)
+                        self.assertEqual([delivery.done[-1] for delivery in deliveries], ["abort", "abort"], what)
+
+    def test_a_refusal_passes_as_it_is(self) -> None:
+        for way in ("plain", "deferred", "coroutine"):
+            for step in ("write", "prepare", "commit"):
+                delivery = FakeDelivery({step: Refusal(MAILBOX_FULL)}, way)
+                self.assertEqual(
+                    self.refused(run(Transaction([delivery], ACCEPTED), b"a")), MAILBOX_FULL, f"{way} {step}"
+                )
+
+    def test_the_cause_is_kept_for_the_log(self) -> None:
+        error = OSError(errno.EIO, "trouble")
+        transaction = Transaction([FakeDelivery({"prepare": error}, "deferred")], ACCEPTED)
+        refusal = self.failureResultOf(ensureDeferred(transaction.prepare()), Refusal).value
+        self.assertIs(refusal.__cause__, error)
+
+    def test_other_mistakes_are_not_hidden(self) -> None:
+        for way in ("plain", "deferred", "coroutine"):
+            transaction = Transaction([FakeDelivery({"prepare": ZeroDivisionError()}, way)], ACCEPTED)
+            self.failureResultOf(ensureDeferred(transaction.prepare()), ZeroDivisionError)
+
+    def test_reply_for_tells_full_disks_from_other_trouble(self) -> None:
+        for number, reply in ERRORS:
+            self.assertEqual(reply_for(OSError(number, "x") if number is not None else OSError()), reply)
+
+
+class WriteTests(SynchronousTestCase):
+    def test_a_write_that_nobody_waits_for_is_done_at_once(self) -> None:
+        self.assertIsNone(Transaction([FakeDelivery(), FakeDelivery()], ACCEPTED).write(b"a"))
+        self.assertIsNone(Transaction([], ACCEPTED).write(b"a"))
+
+    def test_a_write_waits_for_all(self) -> None:
+        slow, slower, quick = WaitingDelivery(), WaitingDelivery(), FakeDelivery()
+        written = Transaction([slow, quick, slower], ACCEPTED).write(b"a")
+        assert written is not None
+        result: Deferred[None] = ensureDeferred(written)  # type: ignore[arg-type]
+        self.assertEqual(quick.text, b"a")
+        slower.waiting.callback(None)
+        self.assertNoResult(result)
+        slow.waiting.callback(None)
+        self.successResultOf(result)
+
+    def test_a_write_that_fails_at_once_raises_at_once(self) -> None:
+        transaction = Transaction([FakeDelivery({"write": OSError(errno.ENOSPC, "x")})], ACCEPTED)
+        with self.assertRaises(Refusal) as caught:
+            transaction.write(b"a")
+        self.assertEqual(caught.exception.reply, DISK_FULL)
+
+    def test_those_that_have_begun_are_waited_for_when_another_fails(self) -> None:
+        slow, broken = WaitingDelivery(), FakeDelivery({"write": OSError(errno.ENOSPC, "x")})
+        written = Transaction([slow, broken], ACCEPTED).write(b"a")
+        assert written is not None
+        result: Deferred[None] = ensureDeferred(written)  # type: ignore[arg-type]
+        self.assertNoResult(result)
+        slow.waiting.callback(None)
+        self.assertEqual(self.failureResultOf(result, Refusal).value.reply, DISK_FULL)
+
+    def test_when_several_fail_the_first_is_told_and_none_is_left_unheard(self) -> None:
+        first, second = WaitingDelivery(), WaitingDelivery()
+        written = Transaction([first, second], ACCEPTED).write(b"a")
+        assert written is not None
+        result: Deferred[None] = ensureDeferred(written)  # type: ignore[arg-type]
+        second.waiting.errback(OSError(errno.EIO, "x"))
+        first.waiting.errback(OSError(errno.ENOSPC, "x"))
+        self.assertEqual(self.failureResultOf(result, Refusal).value.reply, DISK_FULL)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class AbortTests(SynchronousTestCase):
+    def test_it_can_be_aborted_at_any_time_and_twice(self) -> None:
+        delivery = FakeDelivery()
+        transaction = Transaction([delivery], ACCEPTED)
+        transaction.abort()
+        transaction.abort()
+        self.assertEqual(delivery.done, ["abort", "abort"])
+
+    def test_one_that_cannot_be_aborted_does_not_keep_the_others_from_it(self) -> None:
+        broken, other = FakeDelivery({"abort": ZeroDivisionError()}), FakeDelivery()
+        Transaction([broken, other], ACCEPTED).abort()
+        self.assertEqual(other.done, ["abort"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
