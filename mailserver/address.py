@@ -112,7 +112,7 @@ def _to_a_labels(name: str) -> str:
     import idna
 
     try:  # it also refuses what is too long once it is A-labels
-        return idna.encode(unicodedata.normalize("NFC", name), uts46=True, transitional=False).decode("ascii")
+        return idna.encode(unicodedata.normalize("NFC", name), uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError) as error:
         raise AddressError("domain is not a valid internationalised name") from error
 

@@ -77,7 +77,7 @@ class LoadedPair:
 
 def load_pair(certificate: Path, key: Path) -> LoadedPair:
     """The pair, read and found to belong together.  Raises CertificateProblem: the first thing that is wrong."""
-    return _join(certificate, _load_chain(certificate), key, _load_key(key))
+    return _join(certificate, load_chain(certificate), key, _load_key(key))
 
 
 def inspect_pair(certificate: Path, key: Path, *, now: datetime) -> tuple[LoadedPair | None, list[Finding]]:
@@ -89,7 +89,7 @@ def inspect_pair(certificate: Path, key: Path, *, now: datetime) -> tuple[Loaded
     secret: PrivateKey | None = None
     loaded = None
     try:
-        chain = _load_chain(certificate)
+        chain = load_chain(certificate)
     except CertificateProblem as problem:
         findings.append(Finding(problem.path, problem.text))
     try:
@@ -151,7 +151,8 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _load_chain(path: Path) -> tuple[x509.Certificate, ...]:
+def load_chain(path: Path) -> tuple[x509.Certificate, ...]:
+    """All certificates of a file, in its order; at least one.  Raises CertificateProblem."""
     content = _read(path)
     if not _CERTIFICATE.search(content):
         raise CertificateProblem(path, "holds no certificate" + ("; it is a key" if b"KEY-----" in content else ""))

@@ -1,8 +1,9 @@
 """
 Credentials for cred's checkers beyond passwords: a user whom the session has verified already, and a bearer token.
 
-In: what a SASL exchange ended with.  Out: `IVerifiedUser`, `IBearerToken`, for any `ICredentialsChecker` that takes them.
-Security: a `VerifiedUser` opens an account without a password; only a server makes one, of an exchange that has ended.
+In: what a SASL exchange ended with.  Out: `IVerifiedUser`, `IBearerToken`, for the `ICredentialsChecker`s that take
+them.
+Security: a `VerifiedUser` opens an account without a password; only a server makes one, when an exchange has ended.
 """
 
 from __future__ import annotations

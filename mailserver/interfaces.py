@@ -155,7 +155,8 @@ class IBearerToken(ICredentials):
 
 class IScramKeys(Interface):
     """
-    Knows the SCRAM-SHA-256 keys of users; a checker that provides this, and takes `IVerifiedUser`, makes SCRAM possible.
+    Knows the SCRAM-SHA-256 keys of users.  A checker that provides this, and takes `IVerifiedUser`, makes SCRAM
+    possible.
     """
 
     def scram_keys(user: str) -> Answer[ScramKeys]:

@@ -71,6 +71,9 @@ class Limits:
     )
 
     # -- how long it may take ----------------------------------------------------------------------------------
+    proxy_header_timeout: float = _seconds(
+        5.0, 1.0, 60.0, "The header of the PROXY protocol, where `proxy_protocol` is on; proxies send it at once."
+    )
     tls_handshake_timeout: float = _seconds(30.0, 1.0, 600.0, "A TLS handshake, from its start to its end.")
     command_timeout: float = _seconds(300.0, 1.0, 3600.0, "The wait for a command (RFC 5321 4.5.3.2.7: 5 minutes).")
     busy_command_timeout: float = _seconds(
@@ -91,6 +94,12 @@ class Limits:
     connections: int = _count(1_000, 1, 1_000_000, "Connections in all; never above 80 % of the files we may open.")
     connections_per_client: int = _count(50, 1, 1_000_000, "Connections of one client (IPv4 address, IPv6 /64).")
     connection_rate: int = _count(300, 1, 10_000_000, "New connections of one client in a minute.")
+    messages_per_minute: int = _count(
+        1_000, 0, 10_000_000, "Messages of one client in a minute, then 421; far above what mailers do; 0: no limit."
+    )
+    recipients_per_minute: int = _count(
+        10_000, 0, 100_000_000, "Recipients of one client in a minute, refused ones too, then 421; 0: no limit."
+    )
 
     # -- guessing passwords ------------------------------------------------------------------------------------
     auth_failures: int = _count(3, 1, 1000, "Failed AUTH commands in one connection, then 421.")
@@ -113,6 +122,8 @@ SERVER_WIDE = frozenset(
         "connections",
         "connections_per_client",
         "connection_rate",
+        "messages_per_minute",
+        "recipients_per_minute",
         "auth_failure_delay",
         "auth_failure_delay_most",
         "auth_failures_per_minute",

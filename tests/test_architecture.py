@@ -102,7 +102,7 @@ class ModulesTests(SynchronousTestCase):
         self.assertEqual(lacking, [])
 
     def test_each_test_module_has_a_module(self) -> None:
-        known = {"tests/test_architecture.py", "tests/test_packaging.py"}
+        known = {f"tests/test_{name}.py" for name in ("architecture", "docs", "examples", "packaging")}
         lost = []
         for path in modules("tests"):
             if not path.name.startswith("test_") or "interop" in path.parts or str(path) in known:
@@ -269,9 +269,3 @@ class PagesTests(SynchronousTestCase):
                 if not (ROOT / name).exists():
                     dead.append(f"{path}: {name}")
         self.assertEqual(dead, [])
-
-    def test_make_targets_that_are_named_exist(self) -> None:
-        targets = set(re.findall(r"^([a-z]+):", source(Path("Makefile")), re.MULTILINE))
-        self.assertIn("run", targets)
-        named = {(str(path), each) for path in self.pages() for each in re.findall(r"`make ([a-z]+)`", source(path))}
-        self.assertEqual({(path, each) for path, each in named if each not in targets}, set())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver import reply as replies
-from mailserver.reply import MAX_ECHO, MAX_REPLY_LINE, Refusal, Reply, echo
+from mailserver.reply import Refusal, Reply, echo
 
 CATALOGUE = {name: value for name, value in vars(replies).items() if isinstance(value, Reply)}
 
@@ -57,10 +57,10 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(Reply(250, "2.0.0", "a\nb").encode(enhanced=False), b"250-a\r\n250 b\r\n")
 
     def test_a_line_of_512_octets_passes_and_a_longer_one_is_cut(self) -> None:
-        fits = MAX_REPLY_LINE - len(b"250 2.0.0 \r\n")
+        fits = 512 - len(b"250 2.0.0 \r\n")
         for length in (fits - 1, fits):
             wire = Reply(250, "2.0.0", "x" * length).encode()
-            self.assertEqual(len(wire), MAX_REPLY_LINE - fits + length)
+            self.assertEqual(len(wire), 512 - fits + length)
         self.assertEqual(Reply(250, "2.0.0", "x" * (fits + 1)).encode(), Reply(250, "2.0.0", "x" * fits).encode())
 
     def test_an_impossible_reply_cannot_be_built(self) -> None:
@@ -86,12 +86,66 @@ class ReplyTests(SynchronousTestCase):
         lines = wire[:-2].split(b"\r\n")
         self.assertEqual(len(lines), text.count("\n") + 1)
         for line in lines:
-            self.assertLessEqual(len(line), MAX_REPLY_LINE - 2)
+            self.assertLessEqual(len(line), 512 - 2)
             self.assertRegex(line, rb"\A%d[ -][ -~]*\Z" % code)
         self.assertEqual([line[3:4] for line in lines], [b"-"] * (len(lines) - 1) + [b" "])
 
 
+#: What the RFCs (5321 4.2.3, 3463, 4954 6, 3207 4) and the table of limits say, name by name.
+CODES = {
+    "250 2.0.0": ["OK"],
+    "250 2.1.0": ["SENDER_OK"],
+    "250 2.1.5": ["RECIPIENT_OK"],
+    "220 2.0.0": ["GO_AHEAD_TLS"],
+    "221 2.0.0": ["BYE"],
+    "235 2.7.0": ["AUTHENTICATED"],
+    "252 2.5.0": ["CANNOT_VERIFY"],
+    "354 ": ["START_INPUT"],
+    "421 4.3.2": ["SHUTTING_DOWN", "TOO_MANY_CONNECTIONS"],
+    "421 4.4.2": ["IDLE_TOO_LONG", "TOO_SLOW", "SESSION_TOO_LONG"],
+    "421 4.7.0": [
+        "TOO_MANY_OF_CLIENT",
+        "CONNECTING_TOO_FAST",
+        "TOO_MANY_ERRORS",
+        "TOO_MANY_UNKNOWN",
+        "TOO_MANY_AUTH_FAILURES",
+    ],
+    "451 4.3.0": ["LOCAL_TROUBLE", "NO_QUEUE_YET"],
+    "452 4.3.1": ["DISK_FULL"],
+    "452 4.2.2": ["MAILBOX_FULL"],
+    "452 4.5.3": ["TOO_MANY_RECIPIENTS"],
+    "454 4.7.0": ["TLS_UNAVAILABLE", "AUTH_UNAVAILABLE"],
+    "500 5.5.1": ["UNKNOWN_COMMAND"],
+    "500 5.5.2": ["BAD_LINE", "LINE_TOO_LONG"],
+    "500 5.5.6": ["AUTH_TOO_LONG"],
+    "501 5.5.4": ["BAD_SYNTAX"],
+    "501 5.5.2": ["BAD_BASE64"],
+    "501 5.0.0": ["AUTH_CANCELLED"],
+    "502 5.5.1": ["NOT_IMPLEMENTED"],
+    "503 5.5.1": ["BAD_SEQUENCE", "HELLO_FIRST", "NO_SECOND_AUTH"],
+    "504 5.5.4": ["UNKNOWN_MECHANISM"],
+    "530 5.7.0": ["AUTH_REQUIRED", "STARTTLS_FIRST"],
+    "535 5.7.8": ["BAD_CREDENTIALS"],
+    "538 5.7.11": ["ENCRYPTION_NEEDED"],
+    "550 5.1.1": ["UNKNOWN_USER"],
+    "550 5.5.2": ["BARE_NEWLINE"],
+    "550 5.7.1": ["RELAYING_DENIED"],
+    "552 5.3.4": ["MESSAGE_TOO_BIG"],
+    "553 5.6.7": ["UTF8_NEEDED"],
+    "554 5.6.0": ["TEXT_LINE_TOO_LONG", "HEADER_TOO_BIG"],
+    "554 5.4.6": ["MAIL_LOOP"],
+    "554 5.5.1": ["NO_VALID_RECIPIENTS"],
+    "555 5.5.4": ["UNKNOWN_PARAMETER"],
+}
+
+
 class CatalogueTests(SynchronousTestCase):
+    def test_the_codes_are_those_of_the_rfcs_and_the_limits(self) -> None:
+        for code, names in CODES.items():
+            for name in names:
+                reply = CATALOGUE[name]
+                self.assertEqual(f"{reply.code} {reply.enhanced}", code, name)
+
     def test_each_entry_is_one_line_that_is_not_cut(self) -> None:
         self.assertGreater(len(CATALOGUE), 40)
         for name, reply in CATALOGUE.items():
@@ -119,9 +173,9 @@ ECHOES = [
     (b"\xff", "\\xff"),
     ("\u00e4".encode(), "\\xc3\\xa4"),
     (b"", ""),
-    (b"x" * (MAX_ECHO - 1), "x" * (MAX_ECHO - 1)),
-    (b"x" * MAX_ECHO, "x" * MAX_ECHO),
-    (b"x" * (MAX_ECHO + 1), "x" * MAX_ECHO),
+    (b"x" * (60 - 1), "x" * (60 - 1)),
+    (b"x" * 60, "x" * 60),
+    (b"x" * (60 + 1), "x" * 60),
 ]
 
 
@@ -134,10 +188,10 @@ class EchoTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=150)
     def test_a_quote_is_short_printable_ascii(self, raw: bytes) -> None:
         quoted = echo(raw)
-        self.assertLessEqual(len(quoted), MAX_ECHO)
+        self.assertLessEqual(len(quoted), 60)
         self.assertIsNotNone(re.fullmatch(r"[ -~]*", quoted))
 
-    @given(st.binary(max_size=MAX_ECHO // 4), st.binary(max_size=MAX_ECHO // 4))
+    @given(st.binary(max_size=60 // 4), st.binary(max_size=60 // 4))
     @settings(deadline=None, max_examples=150)
     def test_two_different_short_things_are_quoted_differently(self, one: bytes, other: bytes) -> None:
         self.assertEqual(echo(one) == echo(other), one == other)

@@ -50,7 +50,9 @@ class WelcomeTests(SynchronousTestCase):
         self.assertIn("/data/mail/localhost/inbox/new", text)
 
     def test_the_inbox_is_told_as_seen_from_here(self) -> None:
-        self.assertIn(" ./mailserver-data/mail/localhost/inbox/new ", banner(Path.cwd() / "mailserver-data", *LISTENERS))
+        self.assertIn(
+            " ./mailserver-data/mail/localhost/inbox/new ", banner(Path.cwd() / "mailserver-data", *LISTENERS)
+        )
         self.assertIn(" /elsewhere/mail/localhost/inbox/new ", banner(Path("/elsewhere"), *LISTENERS))
         self.assertIn(" mailserver-data/mail/localhost/inbox/new ", banner(Path("mailserver-data"), *LISTENERS))
 

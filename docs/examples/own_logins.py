@@ -2,7 +2,7 @@
 Logins of one's own with twisted.cred: a portal with a checker, a realm that gives each user something else.
 
 Run it:  python docs/examples/own_logins.py DIRECTORY     (where the self-signed certificate is kept)
-Send:    swaks --server 127.0.0.1 --port 2526 --tls --auth PLAIN --auth-user alice --auth-password wonderland \
+Send:    swaks --server 127.0.0.1 --port 2626 --tls --auth PLAIN --auth-user alice --auth-password wonderland \
                --from alice@example.org --to bob@example.org
 """
 
@@ -111,7 +111,7 @@ def make_factory(directory: Path, done: Callable[[int], object]) -> ESMTPServerF
 def main(reactor: Any, directory: str) -> Deferred[None]:
     """Listen until Ctrl-C."""
     factory = make_factory(Path(directory), lambda octets: sys.stdout.write(f"{octets} octets\n"))
-    reactor.listenTCP(2526, factory, interface="127.0.0.1")
+    reactor.listenTCP(2626, factory, interface="127.0.0.1")
     return Deferred()
 
 

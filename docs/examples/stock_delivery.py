@@ -2,7 +2,7 @@
 A mail program with the interfaces of twisted.mail: takes mail for example.org and shows the subject of each message.
 
 Run it:  python docs/examples/stock_delivery.py
-Send:    curl smtp://127.0.0.1:2526 --mail-from me@example.com --mail-rcpt you@example.org -T FILE
+Send:    curl smtp://127.0.0.1:2626 --mail-from me@example.com --mail-rcpt you@example.org -T FILE
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def make_factory(show: Callable[[str], object]) -> ESMTPServerFactory:
 
 def main(reactor: Any) -> Deferred[None]:
     """Listen until Ctrl-C."""
-    reactor.listenTCP(2526, make_factory(lambda subject: sys.stdout.write(subject + "\n")), interface="127.0.0.1")
+    reactor.listenTCP(2626, make_factory(lambda subject: sys.stdout.write(subject + "\n")), interface="127.0.0.1")
     return Deferred()
 
 

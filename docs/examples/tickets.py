@@ -5,7 +5,7 @@ Shows what an avatar and a delivery may do: refuse with a reply of their own, an
 while a block is written, and say yes only when the message is safe.
 
 Run it:  python docs/examples/tickets.py
-Send:    curl smtp://127.0.0.1:2526 --mail-from me@example.com --mail-rcpt ticket-7@example.org -T FILE
+Send:    curl smtp://127.0.0.1:2626 --mail-from me@example.com --mail-rcpt ticket-7@example.org -T FILE
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def make_factory(desk: Desk) -> ESMTPServerFactory:
 
 def main(reactor: Any) -> Deferred[None]:
     """Listen until Ctrl-C."""
-    reactor.listenTCP(2526, make_factory(Desk(reactor)), interface="127.0.0.1")
-    sys.stdout.write("tickets 7 and 8 take mail on 127.0.0.1:2526\n")
+    reactor.listenTCP(2626, make_factory(Desk(reactor)), interface="127.0.0.1")
+    sys.stdout.write("tickets 7 and 8 take mail on 127.0.0.1:2626\n")
     return Deferred()
 
 

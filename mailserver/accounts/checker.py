@@ -1,10 +1,11 @@
 """
 Who is it?  The cred checkers: one for accounts, one for development that believes everybody.
 
-In: credentials (user name and password, or an answer to a CRAM-MD5 challenge).  Out: the avatar id, which is the
+In: credentials (user name and password, an answer to a CRAM-MD5 challenge, a user who is verified already), and names
+whose SCRAM keys are asked for.  Out: those keys (also for names that have none), and the avatar id, which is the
 account's `Address.key` in UTF-8.  Failures: `UnauthorizedLogin`, the same for every reason; `LoginUnavailable` (454)
 when too many logins wait; anything else is trouble of ours, for the caller to log and to answer like the latter.
-Security: an unknown or disabled user costs the same work as a known one.  Passwords that were right are remembered
+Security: an unknown or disabled user costs the same work as a known one, and gets SCRAM keys like one.  Passwords that were right are remembered
 for a while as keyed hashes; a changed password or a disabled account ends that at once, for the account is read
 each time and its hash is part of the key.
 """
@@ -25,9 +26,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from mailserver.accounts.passwords import strongest, verify, verify_cram
+from mailserver.accounts.passwords import scram_keys, strongest, verify, verify_cram
+from mailserver.accounts.scram import made_up
 from mailserver.address import Address, AddressError, fold_local, parse_address
-from mailserver.interfaces import ICramMD5Response
+from mailserver.interfaces import ICramMD5Response, IScramKeys, IVerifiedUser
+from mailserver.sasl import ScramKeys
 
 #: What cred lets a checker give; ours are always bytes (the empty tuple is for anonymous users).
 AvatarId: TypeAlias = bytes | tuple[()]
@@ -49,20 +52,24 @@ class PasswordDirectory(Protocol):
         """The stored hashes of the account with this key."""
         ...
 
+    def secret(self, name: str) -> bytes:
+        """Random octets that stay the same; of this server, and of this use."""
+        ...
+
 
 class _Entry(Protocol):
     @property
     def enabled(self) -> bool: ...
 
 
-@implementer(ICredentialsChecker)
+@implementer(ICredentialsChecker, IScramKeys)
 class AccountsChecker:
     """
     directory: where accounts and hashes are.  run_in_thread: `(function, *args) -> Deferred`, as `HashingPool.run`.
     clock: for the age of what is remembered.  cache_time: seconds; 0 remembers nothing.
     """
 
-    credentialInterfaces = (IUsernamePassword, ICramMD5Response)
+    credentialInterfaces = (IUsernamePassword, ICramMD5Response, IVerifiedUser)
 
     def __init__(
         self,
@@ -80,7 +87,29 @@ class AccountsChecker:
         """The account's key in UTF-8.  Fails with UnauthorizedLogin, or as the module says."""
         if ICramMD5Response.providedBy(credentials):
             return Deferred.fromCoroutine(self._check_cram(credentials))
+        if IVerifiedUser.providedBy(credentials):
+            return Deferred.fromCoroutine(self._check_verified(credentials))
         return Deferred.fromCoroutine(self._check_password(credentials))
+
+    def scram_keys(self, user: str) -> ScramKeys:
+        """See `IScramKeys`.  Raises what the directory raises when it cannot be read."""
+        address = _address(user)
+        stranger = made_up(self._directory.secret("scram"), fold_local(user) if address is None else address.key)
+        account = self._directory.account(address) if address is not None else None
+        keys = scram_keys(self._directory.credentials(address.key)) if address is not None else None
+        if account is None or keys is None:
+            return stranger
+        if not account.enabled:
+            # The salt that was seen before; yet no password fits.
+            return ScramKeys(keys.salt, stranger.stored_key, stranger.server_key, keys.iterations)
+        return keys
+
+    async def _check_verified(self, credentials: IVerifiedUser) -> AvatarId:
+        address = _address(credentials.username)
+        account = self._directory.account(address) if address is not None else None
+        if address is None or account is None or not account.enabled:
+            raise UnauthorizedLogin
+        return address.key.encode()
 
     async def _check_password(self, credentials: Any) -> AvatarId:
         address, password = _address(credentials.username), _text(credentials.password)
@@ -161,7 +190,8 @@ class AnyPassword:
     The avatar id is the user name, folded (as an address when it is one), in UTF-8.
     """
 
-    credentialInterfaces = (IUsernamePassword, ICramMD5Response)
+    # No IScramKeys: nobody's password is known here, and SCRAM cannot do without.
+    credentialInterfaces = (IUsernamePassword, ICramMD5Response, IVerifiedUser)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """The avatar id.  Fails with UnauthorizedLogin when the name is no UTF-8 text."""

@@ -1,7 +1,7 @@
 """
 Accounts, aliases and domains in one SQLite file: the `IDirectory` of the server, and the writes of the command line.
 
-In: addresses.  Out: `Account`, target addresses, stored password hashes.
+In: addresses.  Out: `Account`, target addresses, stored password hashes, who may send as whom.
 Failures: `AccountsError` for what may not be (told to the administrator); sqlite3.Error for trouble with the file.
 Each read is a statement of its own on the file, so what another process has written is seen at once.
 
@@ -106,12 +106,42 @@ class AccountsDatabase:
         """Is there at least one account?"""
         return self._exists("SELECT 1 FROM accounts")
 
+    def may_send_as(self, account: Address, sender: Address, separator: str) -> bool:
+        """See `IDirectory`."""
+        if not sender.local:
+            return False
+        for name in (sender, sender.split_detail(separator)[0]):
+            if name.key == account.key or self._exists(
+                "SELECT 1 FROM aliases WHERE key = ? AND target_key = ?", name.key, account.key
+            ):
+                return True
+        return self._exists(
+            "SELECT 1 FROM senders WHERE account = ? AND key IN (?, ?)",
+            account.key,
+            sender.key,
+            f"@{sender.ascii_domain}",
+        )
+
     # -- other reads -------------------------------------------------------------------------------------------
 
     def credentials(self, key: str) -> tuple[str, ...]:
         """The stored hashes (`{SCHEME}hash`) of the account with this `Address.key`; () when there are none."""
         rows = self._open().execute("SELECT hash FROM passwords WHERE account = ? ORDER BY position", (key,))
         return tuple(stored for (stored,) in rows)
+
+    def secret(self, name: str) -> bytes:
+        """The random octets of this name, made with the file.  KeyError when there are none of the name."""
+        row = self._open().execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise KeyError(name)
+        return bytes(row[0])
+
+    def senders(self, address: Address) -> tuple[Address, ...]:
+        """What `may_send_as` lets this account use by an entry of its own; of a whole domain the local part is empty."""
+        rows = self._open().execute(
+            "SELECT local, domain FROM senders WHERE account = ? ORDER BY domain, key", (address.key,)
+        )
+        return tuple(Address(local, domain) for local, domain in rows)
 
     def accounts(self) -> tuple[Account, ...]:
         """All accounts, by domain and name."""
@@ -188,6 +218,27 @@ class AccountsDatabase:
         with self._transaction() as connection:
             self.known(address)
             connection.execute("UPDATE accounts SET enabled = ? WHERE key = ?", (int(enabled), address.key))
+
+    def change_senders(
+        self, address: Address, *, add: Sequence[Address] = (), remove: Sequence[Address] = ()
+    ) -> None:
+        """
+        Let an account send as these addresses (again is no error), and as those no more; an empty local part means
+        the whole domain.  Raises AccountsError when there is no such account, or no such entry to remove.
+        """
+        with self._transaction() as connection:
+            self.known(address)
+            have = {sender.key for sender in self.senders(address)}
+            for sender in remove:
+                if sender.key not in have:
+                    raise AccountsError(f"{address}: {show_source(sender)} is not among what it may send as")
+            connection.executemany(
+                "DELETE FROM senders WHERE account = ? AND key = ?", [(address.key, sender.key) for sender in remove]
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO senders (account, key, local, domain) VALUES (?, ?, ?, ?)",
+                [(address.key, sender.key, sender.local, sender.domain) for sender in add],
+            )
 
     def remove_account(self, address: Address) -> None:
         """Forget an account and its passwords; its mail is not touched.  Raises AccountsError when there is none."""
@@ -305,7 +356,7 @@ class AccountsDatabase:
 
 
 def show_source(source: Address) -> str:
-    """An alias' source as people write it: the address, or "@domain" for a catch-all."""
+    """As people write it: the address, or "@domain" for a catch-all and for what stands for a whole domain."""
     return str(source) if source.local else f"@{source.domain}"
 
 

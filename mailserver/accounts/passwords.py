@@ -2,14 +2,16 @@
 Passwords as they are kept: hashes in Dovecot's `{SCHEME}hash` form, several of them for one account.
 
 In: a password somebody sets or tries.  Out: hashes to keep, or whether one matches.
-Schemes: ARGON2ID (RFC 9106; what we make), CRAM-MD5 (made beside it, for that mechanism only), and from elsewhere
-SHA512-CRYPT and BLF-CRYPT (when the package `bcrypt` is there).  A hash of any other scheme never matches.
+Schemes: ARGON2ID (RFC 9106; what we make), SCRAM-SHA-256 and CRAM-MD5 (made beside it, for those mechanisms), and
+from elsewhere SHA512-CRYPT and BLF-CRYPT (when the package `bcrypt` is there).  A hash of any other scheme never
+matches.
 Failures: `BadPassword` for one that may not be set, `BadHash` for one that cannot be imported.
 Security: compares in constant time; no error text holds a password or a hash.
 
-A password beyond ASCII is brought into Unicode's NFKC before it is hashed and before it is verified, as RFC 4013 2.2
-(SASLprep) asks, so that it matches whichever way a keyboard composes an umlaut.  For a hash that came from elsewhere
-the octets as they were sent are tried too.
+A password beyond ASCII goes through SASLprep (RFC 4013) before it is hashed and before it is verified, as the clients
+of SCRAM do it, so that it matches whichever way a keyboard composes an umlaut.  Where SASLprep forbids a character
+(an emoji is none of Unicode 3.2) it is brought into NFKC alone, and has no SCRAM keys: no client could use them.
+For a hash that came from elsewhere the octets as they were sent, and their NFKC, are tried too.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from collections.abc import Callable, Iterable, Sequence
 from argon2.exceptions import VerifyMismatchError
 from argon2.low_level import ARGON2_VERSION, Type, hash_secret, verify_secret
 
-from mailserver.accounts import md5_contexts, sha512_crypt
+from mailserver.accounts import md5_contexts, scram, sha512_crypt
+from mailserver.sasl import ScramKeys
 
 try:
     import bcrypt
@@ -62,11 +65,12 @@ class BadHash(ValueError):  # noqa: N818 - it is what the hash is
     """This hash would never match; `str()` says why, without the hash."""
 
 
-def hash_password(password: str, *, cram_md5: bool = True) -> tuple[str, ...]:
+def hash_password(password: str, *, cram_md5: bool = True, scram_sha_256: bool = True) -> tuple[str, ...]:
     """
-    What to keep for a password: an ARGON2ID hash, and the CRAM-MD5 contexts unless they are not wanted.
+    What to keep for a password: an ARGON2ID hash, and unless they are not wanted SCRAM-SHA-256 keys (when SASLprep
+    allows all its characters) and the CRAM-MD5 contexts.
 
-    Takes some 20 ms.  Raises BadPassword when it is empty, longer than 1,024 octets, or holds a control character.
+    Takes some 50 ms.  Raises BadPassword when it is empty, longer than 1,024 octets, or holds a control character.
     """
     octets = _prepare(password)
     if not octets:
@@ -77,6 +81,8 @@ def hash_password(password: str, *, cram_md5: bool = True) -> tuple[str, ...]:
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in password):
         raise BadPassword("the password holds a control character")
     kept = ["{ARGON2ID}" + _argon2id(octets)]
+    if scram_sha_256 and (keys := scram.make(password)):
+        kept.append("{SCRAM-SHA-256}" + keys)
     if cram_md5:
         kept.append("{CRAM-MD5}" + md5_contexts.cram_contexts(octets))
     return tuple(kept)
@@ -102,6 +108,19 @@ def verify_cram(kept: Sequence[str], challenge: bytes, digest: str) -> bool:
     expected = md5_contexts.cram_digest(contexts if known else _DUMMY_CONTEXTS, challenge)
     same = hmac.compare_digest(expected.encode(), digest.lower().encode())
     return known and same
+
+
+def scram_keys(kept: Sequence[str]) -> ScramKeys | None:
+    """The keys for SCRAM-SHA-256 among these hashes; None when there are none."""
+    found = (scram.parse(stored.partition("}")[2]) for stored in kept if scheme_of(stored) == "SCRAM-SHA-256")
+    return next((keys for keys in found if keys is not None), None)
+
+
+def mechanisms_of(kept: Sequence[str]) -> tuple[str, ...]:
+    """The SASL mechanisms by which somebody with these hashes can log in, the strongest first."""
+    keys = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256") if scram_keys(kept) is not None else ()
+    contexts = any(scheme_of(stored) == "CRAM-MD5" and _usable(stored) for stored in kept)
+    return (*keys, *(("PLAIN", "LOGIN") if strongest(kept) else ()), *(("CRAM-MD5",) if contexts else ()))
 
 
 def scheme_of(stored: str) -> str:
@@ -151,8 +170,10 @@ _ALIASES = {"HMAC-MD5": "CRAM-MD5"}
 
 def _prepare(password: str) -> bytes:
     """The octets that are hashed.  A lone surrogate becomes "?", which `hash_password` never lets through."""
-    if not password.isascii():
-        password = unicodedata.normalize("NFKC", password)
+    # One that is too long never matches; preparing it would take time in proportion.
+    if not password.isascii() and len(password) <= MAX_PASSWORD:
+        prepared = scram.prepared(password)
+        password = unicodedata.normalize("NFKC", password) if prepared is None else prepared
     return password.encode("utf-8", "replace")
 
 
@@ -192,6 +213,7 @@ _SCHEMES: dict[str, Callable[[str, bytes], bool]] = {
     "ARGON2ID": _matches_argon2id,
     "BLF-CRYPT": _matches_bcrypt,
     "SHA512-CRYPT": sha512_crypt.matches,
+    "SCRAM-SHA-256": scram.matches,
     "CRAM-MD5": _matches_contexts,
 }
 
@@ -208,6 +230,8 @@ def _well_formed(scheme: str, rest: str) -> bool:
         return form is not None and 4 <= int(form[1]) <= _MOST_BCRYPT
     if scheme == "SHA512-CRYPT":
         return sha512_crypt.well_formed(rest)
+    if scheme == "SCRAM-SHA-256":
+        return scram.parse(rest) is not None
     return _CRAM_MD5.match(rest) is not None
 
 
@@ -220,6 +244,8 @@ def _usable(stored: str) -> bool:
 
 def _matches(stored: str, password: str) -> bool:
     check = _SCHEMES[scheme_of(stored)]
-    prepared, sent = _prepare(password), password.encode("utf-8", "replace")
-    forms = (prepared,) if sent == prepared else (prepared, sent)
+    forms = [_prepare(password)]
+    if not password.isascii() and len(password) <= MAX_PASSWORD:
+        more = (unicodedata.normalize("NFKC", password), password)
+        forms = list(dict.fromkeys([*forms, *(form.encode("utf-8", "replace") for form in more)]))
     return any(check(stored.partition("}")[2], octets) for octets in forms if len(octets) <= MAX_PASSWORD)

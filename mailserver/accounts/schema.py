@@ -57,6 +57,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE senders (                  -- whom an account may send as, beside itself and its aliases
+            account TEXT NOT NULL REFERENCES accounts (key) ON DELETE CASCADE,
+            key TEXT NOT NULL,                  -- Address.key, or "@domain" for every address of a domain
+            local TEXT NOT NULL,
+            domain TEXT NOT NULL,
+            PRIMARY KEY (account, key)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE secrets (                  -- random octets of this server
+            name TEXT NOT NULL PRIMARY KEY,
+            value BLOB NOT NULL
+        ) WITHOUT ROWID
+        """,
+        # SQLite takes its randomness from the system's; this one hides who has an account, no more.
+        "INSERT INTO secrets (name, value) VALUES ('scram', randomblob(32))",
+    ),
 )
 
 

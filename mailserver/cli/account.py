@@ -21,7 +21,7 @@ import click
 
 from mailserver.accounts.database import Account, AccountsDatabase, show_source
 from mailserver.accounts.passwd_file import PasswdRow, Problem, import_passwd_file
-from mailserver.accounts.passwords import BadPassword, hash_password, scheme_of
+from mailserver.accounts.passwords import BadPassword, hash_password, mechanisms_of, scheme_of
 from mailserver.address import Address
 from mailserver.cli.directory import (
     DEFAULT_QUOTA,
@@ -45,6 +45,14 @@ CRAM_MD5 = click.option(
     help="Keep what CRAM-MD5 logins need beside the hash, or not. Default: do.",
 )
 
+SCRAM = click.option(
+    "--scram/--no-scram",
+    "scram_sha_256",
+    default=True,
+    help="Keep what SCRAM-SHA-256 logins need beside the hash, or not. Default: do.",
+)
+SENDER = AddressArgument(catch_all=True)
+
 
 @click.group()
 def account() -> None:
@@ -58,13 +66,14 @@ def account() -> None:
 )
 @PASSWORD_STDIN
 @CRAM_MD5
+@SCRAM
 @click.pass_context
-def add(ctx: click.Context, address: Address, *, quota: int | None, password_stdin: bool, cram_md5: bool) -> None:
+def add(ctx: click.Context, address: Address, *, quota: int | None, password_stdin: bool, **kept: bool) -> None:
     """Add an account; the password is asked for twice."""
     with open_directory(ctx) as directory:
         directory.check_ours(address)
         _check_free(directory.database, address)
-        hashes = _ask_password(from_stdin=password_stdin, cram_md5=cram_md5)
+        hashes = _ask_password(from_stdin=password_stdin, **kept)
         directory.database.add_account(address, hashes, quota=None if quota == DEFAULT_QUOTA else quota)
     click.echo(f"{address}: added")
 
@@ -73,12 +82,13 @@ def add(ctx: click.Context, address: Address, *, quota: int | None, password_std
 @ADDRESS
 @PASSWORD_STDIN
 @CRAM_MD5
+@SCRAM
 @click.pass_context
-def passwd(ctx: click.Context, address: Address, *, password_stdin: bool, cram_md5: bool) -> None:
+def passwd(ctx: click.Context, address: Address, *, password_stdin: bool, **kept: bool) -> None:
     """Set a new password; the old one ends at once."""
     with open_directory(ctx) as directory:
         directory.database.known(address)
-        directory.database.set_passwords(address, _ask_password(from_stdin=password_stdin, cram_md5=cram_md5))
+        directory.database.set_passwords(address, _ask_password(from_stdin=password_stdin, **kept))
     click.echo(f"{address}: password changed")
 
 
@@ -108,11 +118,19 @@ def show(ctx: click.Context, address: Address, form: str) -> None:
     """Show one account; of its passwords only the schemes."""
     with open_directory(ctx) as directory:
         entry = directory.database.known(address)
-        schemes = [scheme_of(stored) for stored in directory.database.credentials(address.key)]
+        kept = directory.database.credentials(address.key)
+        schemes, mechanisms = [scheme_of(stored) for stored in kept], mechanisms_of(kept)
+        senders = [show_source(sender) for sender in directory.database.senders(address)]
         sources = [show_source(source) for source in directory.database.aliases_to(address)]
         mail = mail_folder(directory, entry.address)
     if form == "json":
-        more = {"schemes": schemes, "aliases": sources, "mail": str(mail)}
+        more = {
+            "schemes": schemes,
+            "mechanisms": mechanisms,
+            "aliases": sources,
+            "may_send_as": senders,
+            "mail": str(mail),
+        }
         click.echo(json.dumps({**_as_json(entry), **more}, indent=2))
         return
     click.echo(f"address   {entry.address}")
@@ -120,8 +138,31 @@ def show(ctx: click.Context, address: Address, form: str) -> None:
     click.echo(f"quota     {quota_text(entry.quota)}{' (default)' if entry.own_quota is None else ''}")
     click.echo(f"created   {_time(entry.created)}")
     click.echo(f"password  {', '.join(schemes) or 'none'}")
+    click.echo(f"logins    {', '.join(mechanisms) or 'none'}")
     click.echo(f"aliases   {', '.join(sources) or 'none'}")
+    click.echo(f"sends as  {', '.join(senders) or 'itself and its aliases'}")
     click.echo(f"mail      {mail}")
+
+
+@account.command("may-send-as")
+@ADDRESS
+@click.option("--add", type=SENDER, multiple=True, help="Allow this address, or @example.org for the whole domain.")
+@click.option("--remove", type=SENDER, multiple=True, help="Allow it no more.")
+@click.pass_context
+def may_send_as(
+    ctx: click.Context, address: Address, *, add: tuple[Address, ...], remove: tuple[Address, ...]
+) -> None:
+    """
+    Show and change as whom an account may send, beside its own address and its aliases.
+
+    Both options can be given several times.
+    """
+    with open_directory(ctx) as directory:
+        if add or remove:
+            directory.database.change_senders(address, add=add, remove=remove)
+        entry = directory.database.known(address)
+        senders = directory.database.senders(address)
+    click.echo(f"{entry.address}: may send as {', '.join(map(show_source, senders)) or 'nobody else'}")
 
 
 @account.command()
@@ -175,20 +216,20 @@ def remove(ctx: click.Context, address: Address, *, yes: bool) -> None:
 @click.option("--domain", type=DomainArgument(), help="The domain of users that are named without one.")
 @click.option("--skip-problems", is_flag=True, help="Import the good lines although others have problems.")
 @CRAM_MD5
+@SCRAM
 @click.pass_context
-def import_accounts(
-    ctx: click.Context, file: Path, domain: str | None, *, skip_problems: bool, cram_md5: bool
-) -> None:
+def import_accounts(ctx: click.Context, file: Path, domain: str | None, *, skip_problems: bool, **kept: bool) -> None:
     """
     Import accounts from a passwd file of Dovecot.
 
-    Lines are user:{SCHEME}hash:..., with ARGON2ID, BLF-CRYPT, SHA512-CRYPT, CRAM-MD5, or PLAIN, which is hashed.
+    Lines are user:{SCHEME}hash:..., with ARGON2ID, BLF-CRYPT, SHA512-CRYPT, SCRAM-SHA-256, CRAM-MD5, or PLAIN, which
+    is hashed.
     When a line has a problem nothing is imported, unless --skip-problems is given.
     """
     try:
         with file.open(encoding="utf-8", newline="\n") as lines:
             rows, problems = import_passwd_file(
-                lines, default_domain=domain or "", hash_plain=partial(hash_password, cram_md5=cram_md5)
+                lines, default_domain=domain or "", hash_plain=partial(hash_password, **kept)
             )
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from error
@@ -232,11 +273,11 @@ def _obstacle(directory: Directory, row: PasswdRow) -> Problem | None:
     return None
 
 
-def _ask_password(*, from_stdin: bool, cram_md5: bool) -> tuple[str, ...]:
-    """The hashes of a new password.  Raises click.ClickException when it may not be one."""
+def _ask_password(*, from_stdin: bool, **kept: bool) -> tuple[str, ...]:
+    """The hashes of a new password; kept: as `hash_password`.  Raises click.ClickException when it may not be one."""
     password = _read_password() if from_stdin else _prompt_password()
     try:
-        return hash_password(password, cram_md5=cram_md5)
+        return hash_password(password, **kept)
     except BadPassword as error:
         raise click.ClickException(str(error)) from error
 

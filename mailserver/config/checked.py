@@ -18,13 +18,23 @@ from pydantic import ValidationInfo
 from mailserver.address import AddressError, normal_domain, parse_address
 from mailserver.config.quantities import show
 from mailserver.limits import Limits
-from mailserver.sockets import ListenAddress
+from mailserver.sockets import ListenAddress, Network, parse_network
 
 #: Characters of a greeting's text: with the longest host name it still fits a reply line (RFC 5321 4.5.3.1.5).
 MAX_BANNER = 200
 #: SASL mechanisms that the server knows.
-MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
+MECHANISMS = (
+    "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL", "OAUTHBEARER", "XOAUTH2"
+)  # fmt: skip
+#: EHLO keywords that a listener can leave out.
+EXTENSIONS = (
+    "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME", "DSN", "STARTTLS", "AUTH",
+    "REQUIRETLS", "LIMITS", "FUTURERELEASE", "XCLIENT", "SIZE",
+)  # fmt: skip
 
+_MODE = re.compile(r"0?[0-7]{3}\Z")
+# useradd(8) and the directories behind NSS are not of one mind about names; these characters no name has.
+_OWNER = re.compile(r"[^:\s\0]+(?::[^:\s\0]+)?\Z")
 _LISTENER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 # A separator must be able to stand in a dot-string (RFC 5321 4.1.2), the dot included.
 _SEPARATOR = re.compile(r"[!#$%&'*+\-./=?^_`{|}~]\Z")
@@ -93,6 +103,39 @@ def mechanism(text: str) -> str:
     if text.upper() not in MECHANISMS:
         raise ValueError(f"{show(text)} is not available; use {one_of(MECHANISMS)}")
     return text.upper()
+
+
+def extension(text: str) -> str:
+    """The keyword of an extension, in upper case."""
+    if text.upper() not in EXTENSIONS:
+        raise ValueError(f"{show(text)} is no extension of ours; use {one_of(EXTENSIONS)}")
+    return text.upper()
+
+
+def network(value: object) -> Network:
+    """An IP network, or one address."""
+    if isinstance(value, Network):
+        return value
+    if not isinstance(value, str):
+        problem = f'must be a network in quotes such as "192.0.2.0/24", not {show(value)}'
+        raise ValueError(problem)  # noqa: TRY004 - pydantic collects ValueError
+    return parse_network(value)
+
+
+def unix_mode(text: str) -> str:
+    """The mode of a Unix socket as four octal digits.  Its owner must be able to connect."""
+    if not _MODE.match(text):
+        raise ValueError(f'must be an octal mode such as "0660", not {show(text)}')
+    if text[-3] not in "67":
+        raise ValueError(f'{show(text)} would keep out the owner of the socket; write one such as "0600" or "0660"')
+    return text.zfill(4)
+
+
+def unix_owner(text: str) -> str:
+    """The owner of a Unix socket: "user:group" or "user"."""
+    if not _OWNER.match(text):
+        raise ValueError(f'must be "user:group" or "user", not {show(text)}')
+    return text
 
 
 def banner(text: str) -> str:

@@ -9,11 +9,11 @@ RFC 8314 (implicit TLS, port 465), RFC 6409 4.3 (submission needs AUTH), RFC 495
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import combinations
 
 from mailserver.config.classes import Listener
 from mailserver.config.lines import KeyPath, Lines
+from mailserver.config.listener_checks import Remark, check_listener
 from mailserver.config.quantities import show, with_unit
 from mailserver.config.reading import Parts
 from mailserver.limits import DEFAULT_LIMITS, Limits
@@ -22,14 +22,7 @@ from mailserver.limits import DEFAULT_LIMITS, Limits
 STARTTLS_PORTS = (25, 587)
 IMPLICIT_PORT = 465
 
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """A problem before its line is known.  path: the key."""
-
-    path: KeyPath
-    text: str
-    warning: bool = False
+__all__ = ["Remark", "check"]
 
 
 def check(parts: Parts, lines: Lines) -> Iterator[Remark]:
@@ -40,6 +33,7 @@ def check(parts: Parts, lines: Lines) -> Iterator[Remark]:
         yield from _check_tls(path, listener)
         yield from _check_auth(path, listener, lines)
         yield from _check_ports(path, listener)
+        yield from check_listener(path, listener, lines)
     yield from _check_duplicates(parts, lines)
     yield from _check_mechanisms(parts)
     yield from _check_limits(("limits",), parts.limits, DEFAULT_LIMITS)
@@ -133,8 +127,15 @@ def _check_mechanisms(parts: Parts) -> Iterator[Remark]:
     path = ("auth", "mechanisms")
     if not parts.auth.mechanisms and any(listener.auth != "off" for listener in parts.listeners.values()):
         yield Remark(path, 'is empty, so nobody could log in; name one, or set auth = "off" on every listener')
+    asked = any(listener.client_certificates != "off" for listener in parts.listeners.values())
     seen: set[str] = set()
     for number, name in enumerate(parts.auth.mechanisms):
+        if name == "EXTERNAL" and not asked:
+            yield Remark(
+                (*path, number),
+                '"EXTERNAL" needs client certificates, and no listener asks for them; '
+                'set client_certificates = "request" on one, or take it away',
+            )
         if name in seen:
             yield Remark((*path, number), f'"{name}" stands here twice; take one away')
         seen.add(name)

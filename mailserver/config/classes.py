@@ -14,8 +14,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from mailserver.config.checked import (
+    EXTENSIONS,
     as_tuple,
     banner,
+    extension,
     file_path,
     hostname,
     instance_of_limits,
@@ -25,11 +27,14 @@ from mailserver.config.checked import (
     mail_domain,
     mailbox,
     mechanism,
+    network,
     separator,
+    unix_mode,
+    unix_owner,
 )
 from mailserver.config.quantities import Range, parse_duration, parse_size
 from mailserver.limits import DEFAULT_LIMITS, Limits
-from mailserver.sockets import ListenAddress
+from mailserver.sockets import ListenAddress, Network
 
 #: Where accounts and mail are kept unless the configuration says otherwise.
 DATA_DIR = Path("/var/lib/mailserver")
@@ -44,8 +49,13 @@ ListenerName = Annotated[str, AfterValidator(listener_name)]
 AnyAddress = Annotated[ListenAddress, PlainValidator(listen_address)]
 Banner = Annotated[str, AfterValidator(banner)]
 Mechanism = Annotated[str, AfterValidator(mechanism)]
+Extension = Annotated[str, AfterValidator(extension)]
+Networks = Annotated[tuple[Annotated[Network, PlainValidator(network)], ...], BeforeValidator(as_tuple)]
+UnixMode = Annotated[str, AfterValidator(unix_mode)]
+UnixOwner = Annotated[str, AfterValidator(unix_owner)]
 WholeLimits = Annotated[Limits, PlainValidator(instance_of_limits)]
 Quota = Annotated[int, BeforeValidator(parse_size), AfterValidator(Range(0, 2**50, "octets"))]
+BannerDelay = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 60, "seconds"))]
 ShortTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 3600, "seconds"))]
 LongTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 86_400, "seconds"))]
 
@@ -151,9 +161,10 @@ class Auth(Table):
     """How clients log in."""
 
     mechanisms: Annotated[tuple[Mechanism, ...], BeforeValidator(as_tuple)] = Field(
-        default=("PLAIN", "LOGIN", "CRAM-MD5"),
-        description="The SASL mechanisms on offer, in this order. PLAIN and LOGIN only in TLS (see "
-        "allow_insecure_auth of a listener).",
+        default=("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"),
+        description="The SASL mechanisms on offer, in this order. All of them only in TLS (see allow_insecure_auth "
+        "of a listener). EXTERNAL takes the name in a client certificate; OAUTHBEARER and XOAUTH2 need an app that "
+        "judges tokens.",
     )
 
 
@@ -167,8 +178,9 @@ class Listener(Table):
         '"systemd:NAME" (socket activation), or a port alone: all IPv4 and IPv6 addresses.',
         examples=["25"],
     )
-    protocol: Literal["smtp", "submission"] = Field(
-        description='"smtp": mail from other servers for our own domains. "submission": mail from our own users.',
+    protocol: Literal["smtp", "submission", "lmtp"] = Field(
+        description='"smtp": mail from other servers for our own domains. "submission": mail from our own users. '
+        '"lmtp": mail for our own domains from a queue of ours, such as that of Postfix (RFC 2033).',
         examples=["smtp"],
     )
     name: ListenerName = Field(
@@ -177,11 +189,27 @@ class Listener(Table):
     )
     tls: Literal["starttls", "implicit", "off"] = Field(
         description='"starttls": on request of the client; "implicit": from the first byte on; "off". '
-        'Default: "starttls", and "implicit" for submission on port 465.',
+        'Default: "starttls", but "implicit" for submission on port 465, and "off" for lmtp.',
         examples=["starttls"],
     )
+    tls_required: bool = Field(
+        default=False,
+        description="Refuse mail and logins without TLS; on port 25 that turns many senders away. Default: true for "
+        "submission with TLS, unless allow_insecure_auth is set; else false.",
+    )
+    client_certificates: Literal["off", "request", "require"] = Field(
+        default="off",
+        description='Are clients asked for a certificate? "request": they may have one; "require": who has none '
+        "cannot connect. A certificate counts when client_ca has signed it.",
+    )
+    client_ca: FilePath | None = Field(
+        default=None,
+        description="The certificates (PEM) of those who sign client certificates; needed unless "
+        'client_certificates is "off". Default: none.',
+        examples=["/etc/mailserver/tls/client-ca.pem"],
+    )
     auth: Literal["required", "optional", "off"] = Field(
-        description='Must, may or cannot clients log in? Default: "off" for smtp, "required" for submission.',
+        description='Must, may or cannot clients log in? Default: "required" for submission, else "off".',
         examples=["off"],
     )
     hostname: Hostname = Field(
@@ -201,8 +229,47 @@ class Listener(Table):
     bare_newlines: Literal["reject", "fix", "strip", "ignore"] = Field(
         description="What to do with a CR or LF that stands alone within a message (the end of a message is always "
         'CRLF "." CRLF): "reject" the message, "fix" it into CRLF, "strip" it, or "ignore" it. '
-        'Default: "reject" for smtp, "fix" for submission.',
+        'Default: "reject" for smtp, "fix" for submission and lmtp.',
         examples=["reject"],
+    )
+    banner_delay: BannerDelay = Field(
+        default=0.0,
+        description="How long the greeting waits; a client that talks before it is refused (554). Spam software "
+        "does; every mail server waits. At most 60 s.",
+    )
+    extensions_off: Annotated[tuple[Extension, ...], BeforeValidator(as_tuple)] = Field(
+        default=(),
+        description=f"Extensions that are left out of the reply to EHLO, of {', '.join(EXTENSIONS)}.",
+    )
+    vrfy: bool = Field(
+        default=False,
+        description="Let VRFY tell which users exist. Spammers would like that; without it the answer is always 252.",
+    )
+    unix_mode: UnixMode = Field(
+        default="0600",
+        description='The mode of the file of a "unix:" address, in octal: who may connect. Only for such an address.',
+    )
+    unix_owner: UnixOwner | None = Field(
+        default=None,
+        description='The owner of that file, "user:group" or "user"; to change it the server must start as root. '
+        "Default: who the server was started as.",
+        examples=["mailserver:postfix"],
+    )
+    proxy_protocol: bool = Field(
+        default=False,
+        description="Each connection starts with a header of the PROXY protocol, version 1 or 2, in which a proxy "
+        "says who the client is. Connections without it are closed.",
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description='Where those proxies are: addresses and networks such as ["192.0.2.1", "2001:db8::/64"]; '
+        'connections from elsewhere are closed. Needed with proxy_protocol; on a "unix:" address unix_mode says who '
+        "may connect.",
+    )
+    xclient: Networks = Field(
+        default=(),
+        description="Addresses and networks whose filters and tests may say with XCLIENT who the client is. An empty "
+        "list switches the command off.",
     )
     limits: WholeLimits = Field(
         default=DEFAULT_LIMITS,

@@ -1,5 +1,5 @@
 """
-Does this machine have what the configuration names: the data directory, the user, the certificates?
+Does this machine have what the configuration names: the data directory, users and groups, certificates?
 
 In: the parts of a configuration.  Out: remarks, as from `checks`.  It only looks; nothing is made or changed.
 Security: a data directory that is a symbolic link is refused: whoever owns the link would choose where mail goes.
@@ -15,7 +15,9 @@ from pathlib import Path
 
 from mailserver.config.checks import Remark
 from mailserver.config.classes import TLS, Server
+from mailserver.config.lines import KeyPath
 from mailserver.config.reading import Parts
+from mailserver.sockets import owner_ids
 
 
 def survey(parts: Parts) -> Iterator[Remark]:
@@ -25,6 +27,14 @@ def survey(parts: Parts) -> Iterator[Remark]:
     yield from _check_user(parts.server)
     if parts.tls.certificates:
         yield from _check_certificates(parts.tls)
+    for path, listener in parts.listeners.items():
+        if listener.unix_owner is not None:
+            try:
+                owner_ids(listener.unix_owner)
+            except ValueError as error:
+                yield Remark((*path, "unix_owner"), f"{error}; create it or change unix_owner")
+        if listener.client_ca is not None:
+            yield from _check_client_ca((*path, "client_ca"), listener.client_ca)
 
 
 def _check_data_dir(path: Path) -> Iterator[str]:
@@ -77,3 +87,12 @@ def _check_certificates(tls: TLS) -> Iterator[Remark]:
         for finding in check_pair(pair.certificate, pair.key):
             key = "certificate" if finding.path == pair.certificate else "key"
             yield Remark(("tls", "certificate", number, key), str(finding), finding.warning)
+
+
+def _check_client_ca(place: KeyPath, path: Path) -> Iterator[Remark]:
+    from mailserver.certificates import CertificateProblem, load_chain
+
+    try:
+        load_chain(path)
+    except CertificateProblem as problem:
+        yield Remark(place, str(problem))

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mailserver.config import checks, ground, reading
-from mailserver.config.classes import Listener, Server
+from mailserver.config.classes import Auth, Listener, Server
 from mailserver.config.lines import KeyPath, scan
 from mailserver.config.origins import DEFAULT, Places
 from mailserver.config.problems import ConfigError, Problem, in_order
@@ -112,7 +112,9 @@ def _origins(parts: reading.Parts, places: Places) -> Mapping[str, str]:
     origins = {places.key(path): places.origin(path) for path in places.lines.table if isinstance(path[-1], str)}
     for path, listener in parts.listeners.items():
         follows: dict[str, str] = {"hostname": "[server] hostname", "name": f"{DEFAULT} (protocol and port)"}
-        follows |= dict.fromkeys(("tls", "auth", "bare_newlines"), f"{DEFAULT} of {listener.protocol}")
+        follows |= dict.fromkeys(
+            ("tls", "tls_required", "auth", "bare_newlines"), f"{DEFAULT} of {listener.protocol}"
+        )
         for key, origin in follows.items():
             place: KeyPath = (*path, key)
             origins[places.key(place)] = places.origin(place, origin)
@@ -121,6 +123,8 @@ def _origins(parts: reading.Parts, places: Places) -> Mapping[str, str]:
 
 #: Name, port and TLS of the listeners of development mode.
 DEVELOPMENT = (("smtp", 2525, "starttls"), ("smtps", 4650, "implicit"), ("submission", 2587, "starttls"))
+#: Those with which every password can be taken.
+DEVELOPMENT_MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
 
 
 def development(data_dir: Path) -> Config:
@@ -152,11 +156,12 @@ def development(data_dir: Path) -> Config:
     config = Config(
         source=None,
         server=Server(hostname="localhost", data_dir=data_dir.absolute()),
+        auth=Auth(mechanisms=DEVELOPMENT_MECHANISMS),
         limits=limits,
         listeners=listeners,
         development=True,
     )
     mode = "development mode"
-    keys = ["server.hostname", "server.data_dir", "limits.auth_failure_delay"]
+    keys = ["server.hostname", "server.data_dir", "auth.mechanisms", "limits.auth_failure_delay"]
     keys += [f"listener.{listener.name}.{key}" for listener in listeners for key in listener.model_fields_set]
     return dataclasses.replace(config, origins=MappingProxyType(dict.fromkeys(keys, mode)))

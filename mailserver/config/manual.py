@@ -61,8 +61,11 @@ name = "example.org"
 Some combinations are refused, because they would send passwords in clear text or let strangers send mail:
 `protocol = "submission"` with `tls = "off"`, or with `auth = "off"`, on an address that is not loopback; `auth` other
 than `"off"` with `tls = "off"`, except on loopback with `allow_insecure_auth = true`; `allow_insecure_auth` on an
-address that is not loopback. Others are only warned of: implicit TLS on ports 25 and 587, something else on 465, and
-`auth = "required"` on port 25.
+address that is not loopback. So are those by which strangers could pretend to be others: `proxy_protocol` without
+`trusted_proxies`, and everybody (`0.0.0.0/0`, `::/0`) in `trusted_proxies` or `xclient`. And so is what cannot work:
+`protocol = "lmtp"` on port 25, `tls_required` or `client_certificates` with `tls = "off"`, extensions without those
+that they need. Others are only warned of: implicit TLS on ports 25 and 587, something else on 465; `auth = "required"`,
+`tls_required` or required client certificates on port 25; LMTP on an address that is not loopback.
 """
 _LIMITS = """\
 ## `[limits]`
@@ -112,8 +115,10 @@ def _table(heading: str, table: type[Table]) -> str:
 def _values(about: FieldInfo) -> str:
     """What may stand behind the "=", in a few words."""
     kind: Any = about.annotation
-    if isinstance(kind, types.UnionType):  # `str | None`: None is a key that is not there
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):  # `str | None`: None is a key that is not there
         kind = next(each for each in typing.get_args(kind) if each is not type(None))
+        if typing.get_origin(kind) is typing.Annotated:
+            kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(f"`{toml(value)}`" for value in typing.get_args(kind))
     for mark in about.metadata:
@@ -133,7 +138,7 @@ def _default(name: str, about: FieldInfo) -> str:
     if about.is_required():
         return "must be given"
     default = typing.cast("Any", about.default)  # its type would be in the way: pydantic has a mark for "no default"
-    if name in ("drain_timeout", "check_interval"):
+    if name in ("drain_timeout", "check_interval", "banner_delay"):
         return f"`{toml(render_duration(default))}`"
     return f"`{toml(shown(default))}`"
 

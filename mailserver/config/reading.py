@@ -48,7 +48,7 @@ TABLES: Mapping[str, type[Table | Limits]] = {
 #: Those of them that are written with two brackets, any number of times.
 ARRAYS = ("listener", "domain")
 #: Protocols that a later version speaks.
-LATER = ("lmtp", "pop3", "imap", "http")
+LATER = ("pop3", "imap", "http")
 
 _LIMITS = {about.name: about for about in dataclasses.fields(Limits)}
 
@@ -320,11 +320,17 @@ def _domain_name(raw: Mapping[str, Any]) -> str | None:
 
 
 def _listener_defaults(raw: Mapping[str, Any], address: ListenAddress | None) -> dict[str, object]:
+    if raw.get("protocol") == "lmtp":
+        # It comes from this machine or a network of ours, by RFC 2033 5 never over the wide area.
+        return {"tls": "off", "auth": "off", "bare_newlines": "fix"}
     if raw.get("protocol") != "submission":
         return {"tls": "starttls", "auth": "off", "bare_newlines": "reject"}
-    # RFC 8314 3.3: 465 is submission in TLS from the first byte on.
+    # RFC 8314 3.3: 465 is submission in TLS from the first byte on, and nobody submits in clear text, unless the
+    # listener was told so for loopback.
     implicit = address is not None and address.port == 465
-    return {"tls": "implicit" if implicit else "starttls", "auth": "required", "bare_newlines": "fix"}
+    tls = raw.get("tls", "implicit" if implicit else "starttls")
+    required = tls != "off" and not raw.get("allow_insecure_auth", False)
+    return {"tls": tls, "tls_required": required, "auth": "required", "bare_newlines": "fix"}
 
 
 def _names_of(tables: _Tables, addresses: Mapping[KeyPath, ListenAddress]) -> dict[KeyPath, str]:

@@ -21,7 +21,7 @@ from mailserver.limits import SERVER_WIDE, Limits
 
 WIDTH = 100
 #: Keys whose number is seconds: shown with a unit, as people would write them.
-_TIMES = ("drain_timeout", "check_interval")
+_TIMES = ("drain_timeout", "check_interval", "banner_delay")
 #: Keys that a real server has to think about are in force; the others show their default.
 _IN_FORCE = {
     (Server, "hostname"),

@@ -1,5 +1,5 @@
 """
-OAUTHBEARER (RFC 7628) and XOAUTH2 (Google's, "OAuth 2.0 Mechanism"), the server's side: a token instead of a password.
+OAUTHBEARER (RFC 7628) and XOAUTH2 (Google's, "OAuth 2.0 Mechanism"), the server's side: a token for a password.
 
 In: OAUTHBEARER `n,a=user,^Ahost=...^Aport=...^Aauth=Bearer token^A^A`; XOAUTH2 `user=user^Aauth=Bearer token^A^A`.
 Out: a `BearerLogin`; when it is refused an error in JSON (`refused`), and after the client's dummy answer a

@@ -4,15 +4,15 @@ and neither says it; with -PLUS they also prove to be the ends of the same TLS c
 
 In: client-first, the user's keys, client-final, an empty response.
 Out: a `Lookup`, server-first, server-final, a `VerifiedLogin`; or `WrongProof`.
-Failures: `Malformed` for a message of another form.  A wrong password, another channel and a downgrade are `WrongProof`.
-Security: with keys that are made up for unknown users (`IScramKeys`) their exchange has the same steps and the same end.
+Failures: `Malformed` for a message of another form.  A wrong password, another channel, a downgrade: `WrongProof`.
+Security: with keys made up for unknown users (`IScramKeys`) their exchange has the same steps and the same end.
 A client that says "y" (the server cannot bind channels) where we offered -PLUS has been lied to (RFC 5802 6).
 
 The messages, SASLprep and the proof are the library's, scramp.  The GS2 header is ours, because scramp takes no
-authorization identity, only one type of channel binding at a time, and not `tls-exporter` (RFC 9266), the one of TLS
-1.3.  So scramp reads the message with the plain header "n,,", and for the comparison with the client's channel binding
-its `gs2_header` is replaced by one that knows what was really sent.  Should a version of scramp not look there, no
-exchange with another header would succeed: it fails safe, and the tests see it.
+authorization identity, only one type of channel binding at a time, and not `tls-exporter` (RFC 9266), the one of
+TLS 1.3.  So scramp reads the message with the plain header "n,,", and for the comparison with the client's channel
+binding its `gs2_header` is replaced by one that knows what was really sent.  Should a version of scramp not look
+there, no exchange with another header would succeed: it fails safe, and the tests see it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Scram:
     The mechanism SCRAM-SHA-256, or SCRAM-SHA-256-PLUS; implements `LookupServer`.
 
     binding: type of channel binding ("tls-exporter") -> its data, those with which -PLUS was offered; empty where it
-    was not.  plus: was -PLUS chosen?  nonce: printable ASCII without a comma, never used before; None for a random one.
+    was not.  plus: was -PLUS chosen?  nonce: printable ASCII without a comma, never used before; None: a random one.
     Raises ValueError for plus without any binding.
     """
 

@@ -1,8 +1,8 @@
 """
 What a SASL exchange consists of: the values that a mechanism gives, and the shape that every mechanism has.
 
-In: decoded octets of the peer.  Out: `Challenge` (send it, wait), `Lookup` (somebody find the keys), a login (somebody
-verify it, or say whether the user may come in), `WrongProof` (this login has failed).
+In: decoded octets of the peer.  Out: `Challenge` (send it, wait), `Lookup` (somebody find the keys), a login
+(somebody verify it, or say whether the user may come in), `WrongProof` (this login has failed).
 Failures: `Malformed`.  Base64, the line limits and "*" belong to the protocol around it (RFC 4954, 3501, 5034).
 Security: no repr and no error text holds a password, a key, a token, a digest or what the peer sent.
 RFC 4422 (SASL).

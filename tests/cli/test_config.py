@@ -72,7 +72,8 @@ class ShowTests(ConfigTestCase):
         self.assertEqual(told['server.hostname = "mail.example.org"'], "FILE:2")
         self.assertEqual(told["server.user = (none)"], "default")
         self.assertEqual(told['listener.smtp-25.hostname = "mail.example.org"'], "[server] hostname")
-        self.assertEqual(told['auth.mechanisms = ["PLAIN", "LOGIN", "CRAM-MD5"]'], "default")
+        mechanisms = '["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"]'
+        self.assertEqual(told[f"auth.mechanisms = {mechanisms}"], "default")
 
     def test_as_json(self) -> None:
         status, out, _ = self.run_on(GOOD, "show", "--json")

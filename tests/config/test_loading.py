@@ -167,7 +167,10 @@ class LoadTests(SynchronousTestCase):
     def test_line_ends_of_windows_do_no_harm(self) -> None:
         self.assertEqual(
             self._problems((SERVER + SMTP).replace("smtp", "uucp").replace("\n", "\r\n")),
-            ['mailserver.toml:6: listener.uucp-2525.protocol: "uucp" is not possible; use "smtp" or "submission"'],
+            [
+                'mailserver.toml:6: listener.uucp-2525.protocol: "uucp" is not possible; '
+                'use "smtp", "submission" or "lmtp"'
+            ],
         )
 
     @settings(deadline=None, max_examples=100)

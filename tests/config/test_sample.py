@@ -11,12 +11,14 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailserver
-from mailserver.config import Config, load
+from mailserver.config import Config, Listener, load
 from mailserver.config.reading import TABLES, keys_of
 from mailserver.config.sample import WIDTH, sample
 from mailserver.limits import DEFAULT_LIMITS
 from tests.config.pairs import make_folder
 
+# Keys for "unix:" addresses; the first listener of the sample has another.
+FOR_UNIX = re.compile(r"^unix_(?:mode|owner) = .*$", re.MULTILINE)
 # "#key = value" and "#[[table]]" are switched off; "# text" is a comment.
 OFF = re.compile(r"^#(?! )", re.MULTILINE)
 
@@ -31,6 +33,7 @@ class SampleTests(SynchronousTestCase):
             ("/etc/mailserver/tls/fullchain.pem", "good.pem"),
             ("/etc/mailserver/tls/privkey.pem", "good.key"),
             ('user = "mailserver"', f'user = "{pwd.getpwuid(os.geteuid()).pw_name}"'),
+            ("/etc/mailserver/tls/client-ca.pem", "good.pem"),
             ('group = "mailserver"', 'group = "GROUP"'),
         ):
             self.assertIn(old, text)
@@ -50,7 +53,7 @@ class SampleTests(SynchronousTestCase):
         )
 
     def test_it_loads_with_every_key_in_force_and_the_defaults_are_the_defaults(self) -> None:
-        config = self._load(OFF.sub("", sample()))
+        config = self._load(FOR_UNIX.sub("", OFF.sub("", sample())))
         self.assertEqual(config.warnings, ())
         self.assertEqual(config.limits, DEFAULT_LIMITS)
         self.assertEqual(len(config.tls.certificates), 1)
@@ -59,8 +62,14 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual(config.tls.check_interval, plain.tls.check_interval)
         self.assertEqual(config.server.drain_timeout, plain.server.drain_timeout)
         first, same = config.listeners[0], plain.listeners[0]
-        for key in ("name", "tls", "auth", "hostname", "bare_newlines", "allow_insecure_auth"):
-            self.assertEqual(getattr(first, key), getattr(same, key))
+        for key in set(keys_of(Listener)) - {"banner", "client_ca", "limits"}:  # which show examples
+            self.assertEqual(getattr(first, key), getattr(same, key), key)
+
+    def test_it_loads_with_the_keys_of_a_unix_socket(self) -> None:
+        text = sample().replace('address = "25"', 'address = "unix:/run/x.sock"', 1)
+        text = text.replace('#unix_owner = "mailserver:postfix"', f'unix_owner = "{pwd.getpwuid(0).pw_name}"')
+        first = self._load(text.replace("#unix_mode", "unix_mode")).listeners[0]
+        self.assertEqual((first.unix_mode, first.unix_owner), ("0600", "root"))
 
     def test_every_key_is_in_it(self) -> None:
         data = tomllib.loads(OFF.sub("", sample()))

@@ -11,7 +11,7 @@ from twisted.cred.checkers import ANONYMOUS, AllowAnonymousAccess, InMemoryUsern
 from twisted.cred.credentials import Anonymous, UsernamePassword
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, ensureDeferred, execute, succeed
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -74,7 +74,9 @@ class InboundCase(SynchronousTestCase):
         self, router: Any, *, policies: Any = (), delivered_to: str = "single", may_relay: bool = False
     ) -> MailAvatar:
         self.store = RecordingStore()
-        rooms = Rooms("mail.example.org", router, cast("MaildirStore", self.store), lambda: 0.0, policies, delivered_to)
+        rooms = Rooms(
+            "mail.example.org", router, cast("MaildirStore", self.store), lambda: 0.0, policies, delivered_to
+        )
         return MailAvatar(rooms, "", may_relay=may_relay)
 
     def ask(self, avatar: MailAvatar, *addresses: str) -> Envelope:
@@ -190,8 +192,9 @@ class QuestionTests(InboundCase):
 
     def test_mail_for_elsewhere_waits_with_the_sender_and_the_log_says_why(self) -> None:
         told: list[Any] = []
-        globalLogPublisher.addObserver(told.append)
-        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        observer = cast("ILogObserver", told.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         avatar = self.avatar(FakeRouter(all=[box("joe"), Remote(parse_address("x@example.com"))]), may_relay=True)
         with self.assertRaises(Refusal) as caught:
             self.ask(avatar, "all@example.org")

@@ -123,13 +123,13 @@ class TransactionTests(SynchronousTestCase):
 
     def test_the_last_reply_of_a_delivery_is_the_answer(self) -> None:
         one, other = Reply(250, "2.0.0", "one"), Reply(250, "2.0.0", "other")
-        for replies, answer in [
-            ([None, None], ACCEPTED),
-            ([one, None], one),
-            ([None, other], other),
-            ([one, other], other),
+        for first, second, answer in [
+            (None, None, ACCEPTED),
+            (one, None, one),
+            (None, other, other),
+            (one, other, other),
         ]:
-            deliveries = [FakeDelivery(reply=reply) for reply in replies]
+            deliveries = [FakeDelivery(reply=first), FakeDelivery(reply=second)]
             self.assertEqual(self.wait(run(Transaction(deliveries, ACCEPTED))), answer)
 
     def test_trouble_at_any_step_of_any_delivery_is_told_and_all_are_aborted(self) -> None:

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: Seconds that one client may take.
 CLIENT_TIME = 60.0
@@ -177,7 +178,11 @@ def session(
 def log_in(client: smtplib.SMTP, mechanism: str, user: str, password: str, *, initial: bool = True) -> None:
     """AUTH with this mechanism and no other."""
     client.user, client.password = user, password  # type: ignore[attr-defined]  # where smtplib's own look
-    methods = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login, "CRAM-MD5": client.auth_cram_md5}
+    methods: dict[str, Any] = {
+        "PLAIN": client.auth_plain,
+        "LOGIN": client.auth_login,
+        "CRAM-MD5": client.auth_cram_md5,
+    }
     client.auth(mechanism, methods[mechanism], initial_response_ok=initial)
 
 

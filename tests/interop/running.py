@@ -105,7 +105,8 @@ class RunningServer:
         self.errors = directory / "stderr"
         self.process: subprocess.Popen[bytes] | None = None
         self.wrapper: Sequence[str] = ()
-        self.twistd: Sequence[str] = ()
+        #: The program and its own options; `twistd --uid` stands here too.
+        self.program: Sequence[str] = ("twistd", "--nodaemon", "--pidfile=")
         self.options: Sequence[str] = ("--config", str(self.config))
         self.environ: dict[str, str] = {}
         self.pass_fds: Sequence[int] = ()
@@ -126,7 +127,7 @@ class RunningServer:
         """Start the process; `start` waits too."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MAILSERVER")}
         environ |= {"NOTIFY_SOCKET": os.fspath(self.directory / "notify"), **self.environ}
-        command = [*self.wrapper, str(PROGRAMS / "twistd"), "--nodaemon", "--pidfile=", *self.twistd]
+        command = [*self.wrapper, str(PROGRAMS / self.program[0]), *self.program[1:]]
         with self.log.open("ab") as out, self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*command, "mailserver", *self.options],

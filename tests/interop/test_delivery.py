@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.interop.clients import CLIENTS, HELO, SENDER, Errand, missing, session, smtplib_send
 from tests.interop.running import DOMAINS, LIMITS, SERVER, RunningServer, ServerTestCase, listener
@@ -188,6 +189,25 @@ class BodiesTests(ServerTestCase):
         self.assertEqual(sorted(server.messages("anna@example.org")), sorted(map(on_disk, texts)))
         names = [path.name for path in server.files("anna@example.org")]
         self.assertEqual(len({name.partition(",")[0] for name in names}), 30)
+
+    def test_many_clients_at_the_same_time(self) -> None:
+        server = self.serve()
+        doors = [(door + family, tls) for family in ("4", "6") for door, tls in KINDS]
+
+        def send(client_number: int) -> None:
+            door, tls = doors[client_number % len(doors)]
+            with session(server.address(door), tls) as client:
+                for number in range(10):
+                    text = b"Subject: %d %d\r\n\r\n" % (client_number, number)
+                    client.sendmail(SENDER, ["anna@example.org", "bob@example.org"], text)
+
+        with ThreadPoolExecutor(20) as clients:
+            list(clients.map(send, range(20)))
+        expected = sorted(b"Subject: %d %d\n\n" % (each, number) for each in range(20) for number in range(10))
+        for account in ("anna@example.org", "bob@example.org"):
+            self.assertEqual(sorted(server.messages(account)), expected)
+        self.assertEqual(len(server.await_events("message", 200)), 200)
+        self.assertEqual(len(server.await_events("connection", 20)), 20)
 
     def test_a_pipelined_conversation_in_one_write(self) -> None:
         server = self.serve()

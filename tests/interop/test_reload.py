@@ -5,8 +5,10 @@ SIGHUP and renewed certificates: the running server changes, and nobody who is c
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 from tests.interop.clients import SENDER, call, missing, session
 from tests.interop.running import (
@@ -31,9 +33,9 @@ def config(*doors: str, more: str = "") -> str:
     return SERVER + more + LIMITS + "".join(doors) + DOMAINS
 
 
-def make_certificate(directory: Path, name: str) -> None:
-    """cert.pem and key.pem for this name, self-signed, each replaced as an ACME client does it."""
-    files = [directory / "key.pem", directory / "cert.pem"]
+def make_certificate(directory: Path, name: str, stem: str = "") -> None:
+    """STEMcert.pem and STEMkey.pem for this name, self-signed, each replaced as an ACME client does it."""
+    files = [directory / f"{stem}key.pem", directory / f"{stem}cert.pem"]
     fresh = [path.with_suffix(".new") for path in files]
     call(
         [
@@ -45,6 +47,12 @@ def make_certificate(directory: Path, name: str) -> None:
     fresh[0].chmod(0o600)
     for path, old in zip(fresh, files, strict=True):
         path.replace(old)
+
+
+def _names(secure: ssl.SSLSocket) -> set[str]:
+    """The names in the certificate that the server has shown."""
+    shown: Any = secure.getpeercert()
+    return {name for _, name in shown["subjectAltName"]}
 
 
 class ListenersTests(ServerTestCase):
@@ -194,6 +202,36 @@ class CertificatesTests(ServerTestCase):
             self.assertEqual(self._trusted(server, second), [True, True])
             self.assertEqual(self._trusted(server, first), [False, False])
             self.assertEqual(going_on.noop()[0], 250)
+
+    def test_the_name_that_is_asked_for_chooses_one(self) -> None:
+        second = '[[tls.certificate]]\ncertificate = "b-cert.pem"\nkey = "b-key.pem"\n'
+        server = self.new_server(config(*self.DOORS, more=self.TLS + second))
+        make_certificate(server.directory, "mail.example.org")
+        make_certificate(server.directory, "*.example.net", "b-")
+        server.data.mkdir(0o700)
+        server.start()
+        self.addCleanup(self.leaves_in_peace, server)
+        both = ssl.create_default_context(cafile=str(server.directory / "cert.pem"))
+        both.load_verify_locations(str(server.directory / "b-cert.pem"))
+        for asked, shown in (("mail.example.org", "mail.example.org"), ("mx.example.net", "*.example.net")):
+            with session(server.address("smtp")) as client:
+                client.docmd("STARTTLS")
+                assert client.sock is not None
+                # Verifies the name too.
+                with both.wrap_socket(client.sock, server_hostname=asked) as secure:
+                    self.assertEqual(_names(secure), {shown})
+            with (
+                socket.create_connection(server.address("smtps"), 30) as plain,
+                both.wrap_socket(plain, server_hostname=asked) as secure,
+            ):
+                self.assertEqual(_names(secure), {shown})
+        # Whoever asks for another name, or for none, gets the first.
+        both.check_hostname = False
+        with (
+            socket.create_connection(server.address("smtps"), 30) as plain,
+            both.wrap_socket(plain, server_hostname="other.example.com") as secure,
+        ):
+            self.assertEqual(_names(secure), {"mail.example.org"})
 
     def test_by_watching(self) -> None:
         server = self._serve_with(self.TLS.replace("check_interval = 0", 'check_interval = "1 s"'))

@@ -187,7 +187,7 @@ class RootTests(ServerTestCase):
     def test_the_user_of_twistd(self) -> None:
         server = self._prepare(STANDARD)
         nobody = pwd.getpwnam("nobody")
-        server.twistd = ("--uid", str(nobody.pw_uid), "--gid", str(nobody.pw_gid))
+        server.program = (*server.program, "--uid", str(nobody.pw_uid), "--gid", str(nobody.pw_gid))
         server.start()
         self._assert_nobody(server)
 
@@ -219,8 +219,28 @@ def _taken() -> set[int]:
     return found
 
 
-class DaemonTests(ServerTestCase):
-    """Without --nodaemon."""
+class OtherWaysTests(ServerTestCase):
+    """Not by `twistd --nodaemon`."""
+
+    def test_by_twist(self) -> None:
+        server = self.new_server()
+        shutil.copytree(prepared_data(), server.data)
+        server.program = ("twist",)
+        server.start()
+        with session(server.address("smtp4")) as client:
+            client.sendmail(SENDER, [ANNA], TEXT)
+        self.assertEqual(server.messages(ANNA), [b"Subject: x\n\nx\n"])
+        self.assertEqual(server.stop(), 0, server.told())
+        self.assert_clean_log(server)
+
+    def test_by_the_name_in_the_environment(self) -> None:
+        server = self.new_server()
+        shutil.copytree(prepared_data(), server.data)
+        server.options = ()
+        server.environ = {"MAILSERVER_CONFIG": str(server.config)}
+        server.start()
+        self.assertEqual(len(server.events("listening")), 8)
+        self.assertEqual(server.stop(), 0)
 
     def test_as_a_daemon_it_writes_its_log_and_its_pid(self) -> None:
         server = self.new_server()

@@ -30,6 +30,7 @@ class DrainTests(ServerTestCase):
             for client in (plain, secure):
                 code, text = client.getreply()
                 self.assertEqual((code, text[:5]), (421, b"4.3.2"))
+                assert client.file is not None
                 self.assertEqual(client.file.read(), b"")
         self.assertEqual(server.wait(), 0)
 

@@ -211,7 +211,7 @@ class PathTests(SynchronousTestCase):
 
 
 #: text, parameters
-PARAMETERS = [
+PARAMETERS: list[tuple[bytes, dict[str, str | None]]] = [
     (b"", {}),
     (b"   ", {}),
     (b"SIZE=100", {"SIZE": "100"}),
@@ -269,7 +269,7 @@ class ParameterTests(SynchronousTestCase):
     def test_numbers_are_up_to_20_ascii_digits_and_nothing_else(self) -> None:
         for text, number in [("0", 0), ("007", 7), ("52428800", 52428800), ("9" * 20, 10**20 - 1)]:
             self.assertEqual(parse_number(text), number)
-        wrong = [
+        wrong: list[str | None] = [
             "",
             "-1",
             "+5",
@@ -286,9 +286,9 @@ class ParameterTests(SynchronousTestCase):
             "9" * 21,
             None,
         ]
-        for text in wrong:
-            with self.assertRaises(BadSyntax, msg=repr(text)):
-                parse_number(text)
+        for value in wrong:
+            with self.assertRaises(BadSyntax, msg=repr(value)):
+                parse_number(value)
 
 
 class HelloNameTests(SynchronousTestCase):
