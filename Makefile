@@ -14,7 +14,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INTEROP := $(sort $(subst /,.,$(basename $(wildcard tests/interop/test_*.py))))
 # The floors without input and output are held to more.
 PURE   := mailserver/address.py mailserver/envelope.py mailserver/reply.py mailserver/limits.py mailserver/sasl \
-          $(addprefix mailserver/smtp/,syntax.py data.py events.py parameters.py rules.py session.py)
+          $(addprefix mailserver/smtp/,syntax.py data.py events.py parameters.py rules.py conversation.py logins.py \
+          transactions.py session.py lmtp.py)
 COVERAGE_LEAST ?= 95
 
 .DEFAULT_GOAL := help

@@ -57,6 +57,7 @@ def ask(path: Path, command: str, *, timeout: float = TIMEOUT) -> dict[str, Any]
     question = json.dumps({"command": command}).encode() + b"\n"
     answer = b""
     try:
+        path.lstat()  # a path that is too long for a socket can still be none
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
             connection.connect(str(path))

@@ -25,6 +25,9 @@ class TLSInfo:
 
     version: "TLSv1.3".  cipher: OpenSSL's name.  bits: of the cipher.  server_name: the SNI the client sent, or "".
     resumed: True when the session was taken up from an earlier one.
+    client_name: of the client's certificate, only when that was verified, else "": the first mail address among its
+    alternative names, else the first host name, else its common name; printable.  client_fingerprint: SHA-256 of that
+    certificate, 64 lower-case hexadecimal digits, or "".
     """
 
     version: str
@@ -32,6 +35,8 @@ class TLSInfo:
     bits: int
     server_name: str = ""
     resumed: bool = False
+    client_name: str = ""
+    client_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ class IMailAvatar(Interface):
     def data(envelope: Envelope) -> Answer[IDelivery]:
         """The text is about to come: a delivery to all recipients of the envelope.  Raises Refusal."""
 
+    def verify(address: Address) -> Answer[Reply]:
+        """VRFY, where the listener allows it: 250 with the mailbox, 550 when there is none, 252 when nobody knows."""
+
     def reset() -> None:
         """The transaction was given up: by RSET, EHLO, STARTTLS, or the end of the connection."""
 
@@ -68,9 +71,10 @@ class IDelivery(Interface):
     def prepare() -> Answer[None]:
         """Hold the whole message where nobody sees it yet.  Raises Refusal (quota, content) or OSError."""
 
-    def commit() -> Answer[Reply | None]:
+    def commit() -> Answer[Reply | tuple[Reply, ...] | None]:
         """
-        Make it durable and show it; the reply is for the peer (None: 250 with the envelope's id).
+        Make it durable and show it; the reply is for the peer (None: 250 with the envelope's id).  For LMTP it may
+        be a tuple with a reply for each recipient, in the order of the envelope.
         Raises only for trouble with the disk; then nothing of it is visible.
         """
 
@@ -178,6 +182,12 @@ class IAdmission(Interface):
 
     def busy() -> bool:
         """Are over 80 % of the connections in use?"""
+
+    def may_send(peer: Peer) -> Reply | None:
+        """At MAIL; a reply (4yz) says that this client has sent enough for now."""
+
+    def may_address(peer: Peer) -> Reply | None:
+        """At RCPT; a reply (4yz) says that this client has addressed enough recipients for now."""
 
     def may_authenticate(peer: Peer) -> Reply | None:
         """Before a login is tried; a reply (421) ends the connection."""

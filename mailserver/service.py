@@ -10,6 +10,7 @@ Failures: `StartError` with lines for the user, before anything listens.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import random
 import resource
@@ -30,6 +31,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 
+from mailserver import __version__
 from mailserver.accounts.checker import AccountsChecker, AnyPassword
 from mailserver.accounts.database import FILE_NAME as ACCOUNTS_FILE
 from mailserver.accounts.database import AccountsDatabase
@@ -38,15 +40,19 @@ from mailserver.accounts.schema import AccountsError
 from mailserver.address import parse_address
 from mailserver.config import Config, ConfigError, Listener
 from mailserver.connections import OpenConnections
+from mailserver.control import ControlService
+from mailserver.counters import Counters
 from mailserver.delivery.inbound import MailRealm, Rooms
+from mailserver.delivery.submission import Senders
 from mailserver.durable import Durable, make_directories
 from mailserver.maildir.delivery import MaildirStore
 from mailserver.maildir.names import UniqueNames, mailbox_path
 from mailserver.maildir.quota import Quotas
 from mailserver.maildir.sweep import Sweep
-from mailserver.policy.clients import ClientLimits
+from mailserver.policy.clients import ClientLimits, network
 from mailserver.policy.space import FreeSpace
-from mailserver.privileges import Owner, become, give, owner_of
+from mailserver.privileges import Owner, become, give, owner_of, unix_owner_of
+from mailserver.proxy import ProxyFactory
 from mailserver.routing import DEVELOPMENT_INBOX, DevelopmentRouter, LocalDomain, Router
 from mailserver.selfsigned import ensure_self_signed, renew_if_needed
 from mailserver.smtp.rules import SessionSettings
@@ -146,13 +152,19 @@ class Foundations(MultiService):
         )
         self._self_signed_names = self_signed_names(config)
         self.checker = AccountsChecker(self.accounts, run_in_thread=self.hashing.run, clock=reactor)
-        for service in (self.hashing, self.durable, self.watch):
+        self.counters = Counters(time.monotonic, network)
+        self.control = ControlService(self.data_dir, {"stats": self.stats}, reactor)
+        for service in (self.hashing, self.durable, self.watch, self.control):
             service.setServiceParent(self)
 
     def paths(self) -> list[Path]:
         """The files and directories that were made here, for the user who will work with them."""
         found = [self.data_dir, self.mail, self.data_dir / "tls", *self.data_dir.glob(ACCOUNTS_FILE + "*")]
         return [*found, *(self.data_dir / "tls").glob("self-signed.*")]
+
+    def stats(self) -> dict[str, Any]:
+        """What `mailserver stats` shows."""
+        return {"version": __version__, "pid": os.getpid(), **self.counters.snapshot()}
 
     def startService(self) -> None:
         """Start; then look for what a crash has left behind."""
@@ -200,7 +212,6 @@ def certificates_of(config: Config) -> CertificateSet:
 def settings_of(config: Config, listener: Listener) -> SessionSettings:
     """What the sessions of this listener work with."""
     names = config.auth.mechanisms if listener.auth != "off" else ()
-    submission = listener.protocol == "submission"
     return SessionSettings(
         hostname=listener.hostname,
         banner=listener.banner or "ESMTP",
@@ -210,15 +221,19 @@ def settings_of(config: Config, listener: Listener) -> SessionSettings:
         auth_required=listener.auth == "required",
         insecure_auth=listener.allow_insecure_auth,
         starttls=listener.tls == "starttls",
-        # RFC 8314 3.3: nobody submits in clear text, unless the listener was told so for loopback.
-        tls_required=submission and listener.tls != "off" and not listener.allow_insecure_auth,
+        tls_required=listener.tls_required,
         bare_newlines=listener.bare_newlines,
+        off=frozenset(listener.extensions_off),
+        lmtp=listener.protocol == "lmtp",
+        banner_delay=listener.banner_delay,
+        vrfy=listener.vrfy,
     )
 
 
 def rooms_of(config: Config, ground: Foundations) -> Rooms:
     """The router, the store and the policies, as this configuration has them."""
     router: Any
+    senders: Senders | None = None
     if config.development:
         inbox = mailbox_path(ground.mail, DEVELOPMENT_INBOX)
         router = DevelopmentRouter(ground.accounts, lambda address: mailbox_path(ground.mail, address), inbox)
@@ -231,6 +246,8 @@ def rooms_of(config: Config, ground: Foundations) -> Rooms:
         }
         postmaster = parse_address(config.server.postmaster) if config.server.postmaster else None
         router = Router(domains, ground.accounts, lambda address: mailbox_path(ground.mail, address), postmaster)
+        separators = {name: domain.separator for name, domain in domains.items()}
+        senders = Senders(ground.accounts, lambda domain: separators.get(domain, LocalDomain(domain).separator))
     largest = max((listener.limits.message_size for listener in config.listeners), default=0)
     return Rooms(
         hostname=config.server.hostname,
@@ -239,27 +256,48 @@ def rooms_of(config: Config, ground: Foundations) -> Rooms:
         now=time.time,
         policies=(FreeSpace(ground.data_dir, largest, time.monotonic),),
         delivered_to=config.storage.delivered_to,
+        senders=senders,
     )
 
 
 def factory_of(config: Config, listener: Listener, rooms: Rooms, ground: Foundations, reactor: Any) -> Any:
     """What makes the protocols of a listener."""
-    portal = Portal(MailRealm(rooms, may_relay=listener.protocol == "submission"))
+    portal = Portal(MailRealm(rooms, submission=listener.protocol == "submission"))
     if listener.auth != "off":
         portal.registerChecker(AnyPassword() if config.development else ground.checker)
     if listener.auth != "required":
         portal.registerChecker(AllowAnonymousAccess())
-    factory = ESMTPServerFactory(
+    try:
+        tls = ground.certificates.for_clients(listener.client_certificates, listener.client_ca)
+    except CertificateProblem as error:
+        raise StartError([f"{error.path}: {error.text}"]) from error
+    factory: Any = ESMTPServerFactory(
         portal,
         settings=settings_of(config, listener),
-        tls=ground.certificates,
+        tls=tls,
         admission=ground.admission,
         clock=reactor,
         connections=ground.connections,
+        counters=ground.counters,
+        scram=None if config.development else ground.checker,
+        xclient=(lambda host: is_within(host, listener.xclient)) if listener.xclient else None,
     )
     if listener.tls == "implicit":
-        return TLSMemoryBIOFactory(ground.certificates, False, factory, clock=reactor)
+        factory = TLSMemoryBIOFactory(tls, False, factory, clock=reactor)
+    if listener.proxy_protocol:
+        factory = ProxyFactory(
+            factory, listener.trusted_proxies, reactor, listener=listener.name, connections=ground.connections
+        )
     return factory
+
+
+def is_within(host: str, networks: Sequence[Any]) -> bool:
+    """Is this address in one of the networks?  A Unix socket ("") is in none."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
 
 
 class _Open:
@@ -302,7 +340,9 @@ def bind_listener(config: Config, listener: Listener) -> _Open:
     """Its sockets.  Raises StartError: which listener, which line, what is wrong."""
     try:
         further = FURTHER_PORTS if listener.next_free_port else 0
-        return _Open(listener, bind(listener.address, next_free_port=further))
+        mode, owner = int(listener.unix_mode, 8), unix_owner_of(listener.unix_owner)
+        bound = bind(listener.address, next_free_port=further, unix_mode=mode, unix_owner=owner)
+        return _Open(listener, bound)
     except BindError as error:
         where = f"{config.source}:{listener.line}: " if config.source is not None else ""
         raise StartError([f'{where}listener "{listener.name}": {error}']) from error

@@ -299,11 +299,11 @@ def owner_ids(owner: str) -> tuple[int, int]:
     user, _, group = owner.partition(":")
     try:
         uid = pwd.getpwnam(user).pw_uid if user else -1
-    except KeyError as error:
+    except (KeyError, ValueError) as error:  # ValueError: a NUL character
         raise ValueError(f'there is no user "{user}" on this machine') from error
     try:
         return uid, grp.getgrnam(group).gr_gid if group else -1
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f'there is no group "{group}" on this machine') from error
 
 

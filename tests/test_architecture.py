@@ -82,8 +82,8 @@ class FloorsTests(SynchronousTestCase):
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
         )
-        self.assertEqual((done.returncode, ""), (0, "" if done.returncode == 0 else done.stdout + done.stderr))
-        self.assertIn("0 broken", done.stdout)
+        if done.returncode != 0 or " 0 broken" not in done.stdout:
+            self.fail(done.stdout + done.stderr)
 
 
 class ModulesTests(SynchronousTestCase):
@@ -107,7 +107,10 @@ class ModulesTests(SynchronousTestCase):
         for path in modules("tests"):
             if not path.name.startswith("test_") or "interop" in path.parts or str(path) in known:
                 continue
-            if not (ROOT / "mailserver" / Path(*path.parts[1:-1], path.name.removeprefix("test_"))).is_file():
+            # A module may have several: test_tls_clients.py is about tls.py too.
+            words = path.stem.removeprefix("test_").split("_")
+            names = ["_".join(words[:count]) + ".py" for count in range(1, len(words) + 1)]
+            if not any((ROOT / "mailserver" / Path(*path.parts[1:-1], name)).is_file() for name in names):
                 lost.append(str(path))
         self.assertEqual(lost, [])
 

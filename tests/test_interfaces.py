@@ -46,7 +46,7 @@ class InterfacesTests(SynchronousTestCase):
         for interface, thing in [
             (AccountEntry, Account(Address("a", "example.org"), 0, True, None, 0)),
             (IAdmission, ClientLimits(DEFAULT_LIMITS, lambda: 0.0, lambda: 0.5)),
-            (IMailAvatar, MailAvatar(rooms, "", may_relay=False)),
+            (IMailAvatar, MailAvatar(rooms, "", submission=False)),
             (IDelivery, Transaction([], OK)),
             (IDirectory, AccountsDatabase(Path(self.mktemp()))),
         ]:

@@ -245,7 +245,9 @@ class StartTests(ServiceCase):
         config = self.configure('address = "127.0.0.1:0"\nprotocol = "submission"')
         settings = settings_of(config, config.listeners[0])
         self.assertTrue(settings.tls_required and settings.auth_required and settings.starttls)
-        self.assertEqual(list(settings.mechanisms), ["PLAIN", "LOGIN", "CRAM-MD5"])
+        self.assertEqual(
+            list(settings.mechanisms), ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"]
+        )
         self.assertEqual(settings.bare_newlines, "fix")
         config = self.configure(SMTP)
         settings = settings_of(config, config.listeners[0])

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import tempfile
+from typing import Any
 from unittest import mock
 
 from hypothesis import given, settings
@@ -20,7 +21,18 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver import sockets, systemd
-from mailserver.sockets import BindError, BoundSocket, ListenAddress, adopt, bind, local_of, peer_of
+from mailserver.sockets import (
+    BindError,
+    BoundSocket,
+    ListenAddress,
+    adopt,
+    bind,
+    local_of,
+    owner_ids,
+    parse_network,
+    peer_of,
+    within,
+)
 
 # text -> (kind, host, port, path, name), str()
 GOOD: list[tuple[str | int, tuple[object, ...], str]] = [
@@ -278,7 +290,7 @@ class BindTests(SynchronousTestCase):
             self.assertEqual(self.refused("127.0.0.1:2525"), "permission denied")
 
 
-class UnixTests(SynchronousTestCase):
+class UnixCase(SynchronousTestCase):
     def setUp(self) -> None:
         # Not self.mktemp(): the path of a Unix socket is short.
         directory = tempfile.TemporaryDirectory()
@@ -287,7 +299,7 @@ class UnixTests(SynchronousTestCase):
         self.path = os.path.join(self.directory, "s")
         self.address = ListenAddress.parse("unix:" + self.path)
 
-    def bind(self, **options: int) -> BoundSocket:
+    def bind(self, **options: Any) -> BoundSocket:
         (bound,) = bind(self.address, **options)
         self.addCleanup(bound.close)
         return bound
@@ -297,6 +309,8 @@ class UnixTests(SynchronousTestCase):
             self.bind()
         return caught.exception.reason
 
+
+class UnixTests(UnixCase):
     def test_the_file_is_for_its_owner_only(self) -> None:
         bound = self.bind()
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
@@ -347,6 +361,71 @@ class UnixTests(SynchronousTestCase):
             other.bind(self.path)
             bound.close()
             self.assertTrue(os.path.exists(self.path))
+
+
+class OwnerTests(UnixCase):
+    """Who may connect to a Unix socket; what changes the owner for real needs root."""
+
+    def test_the_owner_and_the_group_can_be_chosen(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest("only root may give a file away")
+        for owner, expected in (((1, 2), (1, 2)), ((-1, 3), (0, 3)), ((4, -1), (4, os.getegid()))):
+            bound = self.bind(unix_owner=owner, unix_mode=0o660)
+            status = os.stat(self.path)
+            self.assertEqual((status.st_uid, status.st_gid), expected)
+            self.assertEqual(stat.S_IMODE(status.st_mode), 0o660)
+            bound.close()
+
+    def test_who_may_not_give_it_away_is_told_and_nothing_is_left(self) -> None:
+        with (
+            mock.patch("os.chown", side_effect=PermissionError(errno.EPERM, "no")),
+            self.assertRaises(BindError) as caught,
+        ):
+            self.bind(unix_owner=(1, 1))
+        self.assertIn("permission denied to change the owner", caught.exception.reason)
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_a_link_in_its_place_is_not_followed(self) -> None:
+        with mock.patch("os.chown") as chown:
+            self.bind(unix_owner=(1, 1))
+        self.assertEqual(chown.call_args.kwargs, {"follow_symlinks": False})
+
+    def test_ids_of_names(self) -> None:
+        self.assertEqual(owner_ids("root"), (0, -1))
+        self.assertEqual(owner_ids("root:root"), (0, 0))
+        self.assertEqual(owner_ids(":root"), (-1, 0))
+        for text, told in (("no-such-name", "no user"), ("root:no-such-name", "no group"), ("a\0b", "no user")):
+            with self.assertRaises(ValueError) as caught:
+                owner_ids(text)
+            self.assertIn(told, str(caught.exception))
+
+
+class NetworkTests(SynchronousTestCase):
+    def test_networks_and_single_addresses(self) -> None:
+        for text, expected in (
+            ("192.0.2.0/24", "192.0.2.0/24"), ("192.0.2.1", "192.0.2.1/32"), ("2001:DB8::/32", "2001:db8::/32"),
+            ("::1", "::1/128"), ("0.0.0.0/0", "0.0.0.0/0"),
+        ):  # fmt: skip
+            self.assertEqual(str(parse_network(text)), expected)
+
+    def test_what_is_wrong_is_told_with_what_would_be_right(self) -> None:
+        for text, told in (
+            ("192.0.2.1/24", "write 192.0.2.0/24"), ("2001:db8::1/64", "write 2001:db8::/64"), ("", "no network"),
+            ("example.org", "no network"), ("192.0.2.0/33", "no network"), ("fe80::1%eth0", "zone"),
+            ("::ffff:192.0.2.1", "IPv4 addresses as they are"), ("127.1", "no network"), ("010.0.0.1", "no network"),
+        ):  # fmt: skip
+            with self.assertRaises(ValueError, msg=text) as caught:
+                parse_network(text)
+            self.assertIn(told, str(caught.exception))
+
+    def test_an_address_is_in_one_or_not(self) -> None:
+        networks = [parse_network("192.0.2.0/24"), parse_network("2001:db8::/64")]
+        for host, expected in (
+            ("192.0.2.0", True), ("192.0.2.255", True), ("192.0.3.0", False), ("2001:db8::ffff", True),
+            ("2001:db8:0:1::", False), ("", False), ("x", False), ("127.0.0.1", False),
+        ):  # fmt: skip
+            self.assertIs(within(host, networks), expected, host)
+        self.assertIs(within("192.0.2.1", ()), False)
 
 
 class SystemdSocketTests(SynchronousTestCase):

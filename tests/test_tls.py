@@ -187,6 +187,9 @@ class VersionTests(Base):
 
             get_cipher_bits = get_cipher_name
 
+            def get_peer_certificate(self, *, as_cryptography: bool) -> None:
+                return None
+
             def get_protocol_version_name(self) -> str:
                 return "Unknown"
 

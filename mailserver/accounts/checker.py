@@ -5,9 +5,9 @@ In: credentials (user name and password, an answer to a CRAM-MD5 challenge, a us
 whose SCRAM keys are asked for.  Out: those keys (also for names that have none), and the avatar id, which is the
 account's `Address.key` in UTF-8.  Failures: `UnauthorizedLogin`, the same for every reason; `LoginUnavailable` (454)
 when too many logins wait; anything else is trouble of ours, for the caller to log and to answer like the latter.
-Security: an unknown or disabled user costs the same work as a known one, and gets SCRAM keys like one.  Passwords that were right are remembered
-for a while as keyed hashes; a changed password or a disabled account ends that at once, for the account is read
-each time and its hash is part of the key.
+Security: an unknown or disabled user costs the same work as a known one, and gets SCRAM keys like one.  Passwords
+that were right are remembered for a while as keyed hashes; a changed password or a disabled account ends that at
+once, for the account is read each time and its hash is part of the key.
 """
 
 from __future__ import annotations

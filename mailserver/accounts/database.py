@@ -137,7 +137,7 @@ class AccountsDatabase:
         return bytes(row[0])
 
     def senders(self, address: Address) -> tuple[Address, ...]:
-        """What `may_send_as` lets this account use by an entry of its own; of a whole domain the local part is empty."""
+        """What this account may send as by an entry of its own; of a whole domain the local part is empty."""
         rows = self._open().execute(
             "SELECT local, domain FROM senders WHERE account = ? ORDER BY domain, key", (address.key,)
         )

@@ -13,7 +13,6 @@ import json
 import sys
 import warnings
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +228,7 @@ def import_accounts(ctx: click.Context, file: Path, domain: str | None, *, skip_
     try:
         with file.open(encoding="utf-8", newline="\n") as lines:
             rows, problems = import_passwd_file(
-                lines, default_domain=domain or "", hash_plain=partial(hash_password, **kept)
+                lines, default_domain=domain or "", hash_plain=lambda password: hash_password(password, **kept)
             )
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from error

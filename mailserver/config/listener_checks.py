@@ -51,7 +51,8 @@ def _check_lmtp(path: KeyPath, listener: Listener) -> Iterator[Remark]:
     if address.kind == "tcp" and address.port == SMTP_PORT:
         yield Remark(
             (*path, "protocol"),
-            '"lmtp" must not be spoken on port 25 (RFC 2033 5); use another port, a Unix socket, or protocol = "smtp"',
+            '"lmtp" must not be spoken on port 25 (RFC 2033 5); use another port, a Unix socket, or '
+            'protocol = "smtp"',
         )
     elif address.kind == "tcp" and not address.is_loopback:
         yield Remark(

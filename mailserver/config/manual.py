@@ -64,8 +64,9 @@ than `"off"` with `tls = "off"`, except on loopback with `allow_insecure_auth = 
 address that is not loopback. So are those by which strangers could pretend to be others: `proxy_protocol` without
 `trusted_proxies`, and everybody (`0.0.0.0/0`, `::/0`) in `trusted_proxies` or `xclient`. And so is what cannot work:
 `protocol = "lmtp"` on port 25, `tls_required` or `client_certificates` with `tls = "off"`, extensions without those
-that they need. Others are only warned of: implicit TLS on ports 25 and 587, something else on 465; `auth = "required"`,
-`tls_required` or required client certificates on port 25; LMTP on an address that is not loopback.
+that they need. Others are only warned of: implicit TLS on ports 25 and 587, something else on 465;
+`auth = "required"`, `tls_required` or required client certificates on port 25; LMTP on an address that is not
+loopback.
 """
 _LIMITS = """\
 ## `[limits]`

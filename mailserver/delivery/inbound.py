@@ -20,7 +20,10 @@ from zope.interface import implementer
 from mailserver import reply as replies
 from mailserver.address import Address
 from mailserver.delivery import trace
-from mailserver.delivery.transaction import Transaction
+from mailserver.delivery.gate import HeaderGate, Judge
+from mailserver.delivery.loops import LoopCheck
+from mailserver.delivery.submission import Senders, Submission
+from mailserver.delivery.transaction import EachRecipient, Transaction
 from mailserver.envelope import Envelope, Recipient
 from mailserver.interfaces import IDelivery, IMailAvatar
 from mailserver.maildir.delivery import MaildirStore, Target
@@ -36,7 +39,8 @@ class Rooms:
     What every avatar uses.
 
     router: an `IRouter`.  store: where local mail goes.  policies: asked in order at MAIL, each raises `Refusal`.
-    delivered_to: "single", "always" or "never".  now: seconds since 1970.
+    delivered_to: "single", "always" or "never".  now: seconds since 1970.  senders: whom users may write as; None: as
+    everybody.
     """
 
     hostname: str
@@ -45,15 +49,21 @@ class Rooms:
     now: Callable[[], float]
     policies: tuple[Callable[[Envelope], None], ...] = ()
     delivered_to: str = "single"
+    senders: Senders | None = None
 
 
 @implementer(IRealm)
 class MailRealm:
-    """Gives a `MailAvatar` to whoever logged in.  may_relay: may those who logged in send to other servers?"""
+    """
+    Gives a `MailAvatar` to whoever logged in.
 
-    def __init__(self, rooms: Rooms, *, may_relay: bool) -> None:
+    submission: the listener takes the mail of our own users: those who logged in may send to other servers, but only
+    as themselves, and what their messages lack is added (RFC 6409).
+    """
+
+    def __init__(self, rooms: Rooms, *, submission: bool) -> None:
         self._rooms = rooms
-        self._may_relay = may_relay
+        self._submission = submission
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> tuple[Any, Any, Callable[[], None]]:  # noqa: ARG002, N803
         """See `IRealm`.  Raises NotImplementedError for interfaces other than `IMailAvatar`."""
@@ -61,7 +71,7 @@ class MailRealm:
             raise NotImplementedError("this realm has mail avatars only")
         # Checkers give bytes, or (foreign ones) text.
         user = "" if avatarId is ANONYMOUS else avatarId if isinstance(avatarId, str) else avatarId.decode("utf-8")
-        return IMailAvatar, MailAvatar(self._rooms, user, may_relay=self._may_relay and bool(user)), _nothing
+        return IMailAvatar, MailAvatar(self._rooms, user, submission=self._submission), _nothing
 
 
 def _nothing() -> None:
@@ -75,12 +85,19 @@ class MailAvatar:
 
     _rooms: Rooms
     user: str
-    may_relay: bool = field(kw_only=True)
+    submission: bool = field(kw_only=True)
     _routes: dict[Address, tuple[Local, ...]] = field(default_factory=dict)
 
+    @property
+    def may_relay(self) -> bool:
+        """May this login send to other servers?  Never without a login (RFC 5321 3.6.2)."""
+        return self.submission and bool(self.user)
+
     def mail(self, envelope: Envelope) -> None:
-        """Ask the policies."""
+        """Ask the policies; and whether the user may write as this sender."""
         self._routes.clear()
+        if self.may_relay and self._rooms.senders is not None and envelope.sender is not None:
+            self._rooms.senders.check(self.user, envelope.sender)
         for policy in self._rooms.policies:
             policy(envelope)
 
@@ -118,7 +135,18 @@ class MailAvatar:
                 mailboxes.setdefault(local.path, local)
         targets = self._targets(envelope, mailboxes)
         accepted = Reply(250, "2.0.0", f"Ok: queued as {envelope.id}")
-        return Transaction([self._rooms.store.deliver(targets)], accepted)  # type: ignore[return-value]
+        judges: list[Judge] = [LoopCheck([local.address for local in mailboxes.values()])]
+        if self.submission:
+            rooms = self._rooms
+            judges.append(Submission(envelope, self.user, rooms.senders, hostname=rooms.hostname, now=rooms.now()))
+        inner: Any
+        if envelope.protocol.startswith(("LMTP", "UTF8LMTP")) and len(envelope.recipients) > 1:
+            routes = [self._routes[recipient.address] for recipient in envelope.recipients]
+            inner = EachRecipient(self._rooms.store.deliver(targets, partial=True), routes, accepted)
+        else:
+            inner = self._rooms.store.deliver(targets)
+        # The trace fields that a Target holds stand above what the gate lets through.
+        return HeaderGate(Transaction([inner], accepted), judges)  # type: ignore[return-value]
 
     def _targets(self, envelope: Envelope, mailboxes: Mapping[Any, Local]) -> list[Target]:
         rooms = self._rooms
@@ -135,6 +163,15 @@ class MailAvatar:
             )
             for local in mailboxes.values()
         ]
+
+    async def verify(self, address: Address) -> Reply:
+        """See `IMailAvatar`: what RCPT would say, without a word about aliases."""
+        targets = self._rooms.router.route(address, may_relay=self.may_relay)
+        if isinstance(targets, Awaitable):
+            targets = await targets
+        if any(isinstance(target, Remote) for target in targets):
+            return replies.CANNOT_VERIFY
+        return Reply(250, "2.1.5", f"<{address}>")
 
     def reset(self) -> None:
         """Forget the transaction."""

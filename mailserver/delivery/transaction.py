@@ -63,9 +63,9 @@ class Transaction:
         for delivery in self._deliveries:
             await _finish(_start(delivery.prepare))
 
-    async def commit(self) -> Reply:
-        """Commit all, in their order; the reply of the last, or the usual one."""
-        reply: Reply | None = None
+    async def commit(self) -> Reply | tuple[Reply, ...]:
+        """Commit all, in their order; the reply of the last that has one, or the usual one."""
+        reply: Reply | tuple[Reply, ...] | None = None
         for delivery in self._deliveries:
             reply = await _finish(_start(delivery.commit)) or reply
         return reply or self._accepted
@@ -77,6 +77,42 @@ class Transaction:
                 delivery.abort()
             except Exception:  # noqa: BLE001 - whatever it is, the others come first
                 _log.failure("a delivery cannot be aborted", event="abort-failed")
+
+
+@implementer(IDelivery)
+class EachRecipient:
+    """
+    A partial delivery to Maildirs whose commit answers for each recipient: LMTP (RFC 2033 4.2).
+
+    routes: for each recipient of the envelope its mailboxes (`routing.Local`).  A recipient of several mailboxes has
+    got the message only when all of them have: what is tried again doubles, what is not is lost.
+    """
+
+    def __init__(self, inner: Any, routes: Sequence[Sequence[Any]], accepted: Reply) -> None:
+        self._inner = inner
+        self._routes = routes
+        self._accepted = accepted
+
+    def write(self, block: bytes) -> Any:
+        """See `IDelivery.write`."""
+        return self._inner.write(block)
+
+    def prepare(self) -> Any:
+        """See `IDelivery.prepare`."""
+        return self._inner.prepare()
+
+    async def commit(self) -> tuple[Reply, ...]:
+        """A reply for each recipient."""
+        await self._inner.commit()
+        refused = self._inner.refused
+        return tuple(
+            next((refused[local.path].reply for local in route if local.path in refused), self._accepted)
+            for route in self._routes
+        )
+
+    def abort(self) -> None:
+        """See `IDelivery.abort`."""
+        self._inner.abort()
 
 
 def _start(step: Callable[..., Any], *arguments: Any) -> Any:

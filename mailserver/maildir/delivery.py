@@ -24,6 +24,7 @@ from mailserver.interfaces import IDelivery
 from mailserver.maildir.lines import LineEndings, to_crlf, to_lf
 from mailserver.maildir.names import UniqueNames, with_sizes
 from mailserver.maildir.quota import Quotas, Reservation
+from mailserver.reply import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,13 @@ class MaildirStore:
     quotas: Quotas
     line_endings: Literal["lf", "crlf"] = "lf"
 
-    def deliver(self, targets: Sequence[Target]) -> MaildirDelivery:
+    def deliver(self, targets: Sequence[Target], *, partial: bool = False) -> MaildirDelivery:
         """
         A delivery to these mailboxes; of several targets with the same path the first counts.  Nothing is on the disk
-        yet.  Raises ValueError when there are none.
+        yet.  partial: a full mailbox refuses for itself only (LMTP), and `refused` tells which.
+        Raises ValueError when there are no targets.
         """
-        return MaildirDelivery(self, targets)
+        return MaildirDelivery(self, targets, partial=partial)
 
 
 def maildir_layout(directory: Path) -> tuple[Path, Path, Path]:
@@ -77,9 +79,13 @@ def maildir_layout(directory: Path) -> tuple[Path, Path, Path]:
 
 @implementer(IDelivery)
 class MaildirDelivery:
-    """See `MaildirStore.deliver` and `IDelivery`."""
+    """
+    See `MaildirStore.deliver` and `IDelivery`.
 
-    def __init__(self, store: MaildirStore, targets: Sequence[Target]) -> None:
+    refused: of a partial delivery, after `prepare`: the Maildirs that get nothing, each with its refusal.
+    """
+
+    def __init__(self, store: MaildirStore, targets: Sequence[Target], *, partial: bool = False) -> None:
         if not targets:
             raise ValueError("a delivery needs a target")
         by_path: dict[Path, Target] = {}
@@ -87,6 +93,8 @@ class MaildirDelivery:
         for target in targets:
             if by_path.setdefault(target.path, target) is target:
                 groups.setdefault(target.header, []).append(target)
+        self.refused: dict[Path, Refusal] = {}
+        self._partial = partial
         self._groups = groups
         self._store = store
         self._first_header = next(iter(groups))
@@ -158,9 +166,17 @@ class MaildirDelivery:
         for header, targets in self._groups.items():
             stored, _ = self._sizes(header)
             for target in targets:
-                reservation = await self._store.quotas.reserve(target.path, stored, target.quota)
+                try:
+                    reservation = await self._store.quotas.reserve(target.path, stored, target.quota)
+                except Refusal as refusal:
+                    if not self._partial:
+                        raise
+                    self.refused[target.path] = refusal
+                    continue
                 if reservation is not None:
                     self._reservations.append(reservation)
+        if self.refused and len(self.refused) == sum(map(len, self._groups.values())):
+            raise next(iter(self.refused.values()))
 
     def _release(self) -> None:
         for reservation in self._reservations:
@@ -179,7 +195,9 @@ class MaildirDelivery:
         unique = self._store.names.next()
         for header, targets in self._groups.items():
             name = with_sizes(unique, *self._sizes(header))
-            places = tuple(target.path / "new" / name for target in targets)
+            places = tuple(target.path / "new" / name for target in targets if target.path not in self.refused)
+            if not places:
+                continue
             if header == self._first_header:
                 files.append(NewFile(self._draft, places))
             else:

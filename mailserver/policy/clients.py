@@ -97,12 +97,23 @@ class Failures:
 class Client:
     """What is remembered of one client."""
 
-    __slots__ = ("connections", "failures", "failures_day", "failures_minute", "new", "waiting")
+    __slots__ = (
+        "connections",
+        "failures",
+        "failures_day",
+        "failures_minute",
+        "messages",
+        "new",
+        "recipients",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.connections = 0
         self.waiting = 0
         self.new = Window()
+        self.messages = Window()
+        self.recipients = Window()
         self.failures = Failures()
         self.failures_minute = Window()
         self.failures_day = Window()
@@ -181,6 +192,22 @@ class ClientLimits:
     def busy(self) -> bool:
         """See `IAdmission`."""
         return self._connections > self.most_connections * BUSY
+
+    def may_send(self, peer: Peer) -> Reply | None:
+        """See `IAdmission`."""
+        most = self._limits.messages_per_minute
+        if not most or is_local(network(peer.host)):
+            return None
+        sent = self._client(peer).messages.add(self._clock(), MINUTE)
+        return replies.SENDING_TOO_FAST if sent > most else None
+
+    def may_address(self, peer: Peer) -> Reply | None:
+        """See `IAdmission`."""
+        most = self._limits.recipients_per_minute
+        if not most or is_local(network(peer.host)):
+            return None
+        addressed = self._client(peer).recipients.add(self._clock(), MINUTE)
+        return replies.ADDRESSING_TOO_FAST if addressed > most else None
 
     def may_authenticate(self, peer: Peer) -> Reply | None:
         """See `IAdmission`."""

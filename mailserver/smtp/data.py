@@ -1,7 +1,8 @@
 """
-Text of one message as it crosses the wire behind DATA: where it ends, and what stands in it.
+Text of one message as it crosses the wire behind DATA or BDAT: where it ends, and what stands in it.
 
-In: octets after the 354, in chunks of any size.  Out: blocks without dot-stuffing, then the end, and what follows it.
+In: octets after the 354 or a BDAT line, in chunks of any size.  Out: blocks without dot-stuffing, then the end, and
+what follows it.
 Failures, told once and never raised: a bare CR or LF (550), a line too long (554), too big (552), a header section
 too big (554), a mail loop (554).  After a failure the rest is read to its real end and thrown away; the connection
 lives.
@@ -10,12 +11,14 @@ Security, "smuggling": a message ends with CRLF "." CRLF and nothing else, under
 a bare newline happens after the end was found; were it the other way round, LF "." LF would end the message for us
 and not for the server that sent it, and what follows would be taken for commands.
 
-RFC 5321 4.1.1.4, 4.5.2 (transparency), 2.3.8 (bare CR and LF), 4.5.3.1 (sizes), 6.3 (loops); RFC 1870 (SIZE).
+RFC 5321 4.1.1.4, 4.5.2 (transparency), 2.3.8 (bare CR and LF), 4.5.3.1 (sizes), 6.3 (loops); RFC 1870 (SIZE);
+RFC 3030 (BDAT, BINARYMIME).
 """
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from mailserver.limits import Limits
@@ -29,59 +32,46 @@ _NEWLINE = re.compile(rb"\r\n|\r|\n")
 _BARE_OR_NOT = re.compile(rb"(\r\n)|\r|\n")
 
 
-class TextReceiver:
+class Receiver(ABC):
     """
-    One message's text.  `receive` the octets; `failure` is the reply that the message has earned, or None.
+    What is asked of a message's text, wherever its end is.  `failure` is the reply that it has earned, or None.
 
     size: octets so far, as RFC 1870 counts them (CRLF ends, without dot-stuffing).
     """
 
-    def __init__(self, limits: Limits, bare_newlines: BareNewlines) -> None:
+    def __init__(self, limits: Limits, bare_newlines: BareNewlines, *, binary: bool = False) -> None:
+        """binary: BODY=BINARYMIME: it has no lines, so nothing is asked of them (RFC 3030 3)."""
         self.size = 0
         self.failure: Reply | None = None
         self._limits = limits
-        self._bare_newlines = bare_newlines
+        self._bare_newlines: BareNewlines = "ignore" if binary else bare_newlines
+        self._binary = binary
         self._header = HeaderWatch(limits)
         self._line = 0
-        # The text begins as if a CRLF stood before it: "." CRLF right behind the 354 is an empty message (and a first
-        # line can be dot-stuffed).  These two octets are taken off the first block again.
-        self._held = b"\r\n"
-        self._skip = 2
 
     def fail(self, reply: Reply) -> None:
         """Note a failure, unless there is one already; the rest of the text is thrown away."""
         if self.failure is None:
             self.failure = reply
 
+    @abstractmethod
     def receive(self, chunk: bytes) -> tuple[bytes, bytes | None]:
         """
         Take the next octets.  Returns the block of text in them (b"" once the message has failed) and, when the end
         has come, the octets behind it; None before that.  No block ends between a CR and its LF.
         """
-        data = self._held + chunk
-        end = data.find(_END)
-        rest: bytes | None
-        if end >= 0:
-            text, rest, self._held = data[: end + 2], data[end + 5 :], b""
-        else:
-            keep = _start_of_end(data)
-            cut = len(data) - keep
-            text, rest, self._held = data[:cut], None, data[cut:]
-        # RFC 5321 4.5.2: the first dot of a line goes.  No line is split here: a held CRLF stays with what follows.
-        text = text.replace(b"\r\n.", b"\r\n")
-        if self._skip and text:
-            text, self._skip = text[2:], 0
-        return (self._check(text) if text else b""), rest
 
     def _check(self, text: bytes) -> bytes:
-        if self.failure is None:
+        """The text as it may be kept: changed by the policy, or b"" once the message has failed."""
+        if self.failure is None and text:
             text = self._newlines(text)
             self.size += len(text)
             # Read on to the real end even when the message is too big: what is left in the stream must never be
             # taken for commands.
             if self.size > self._limits.message_size:
                 self.fail(MESSAGE_TOO_BIG)
-            self._line_lengths(text)
+            if not self._binary:
+                self._line_lengths(text)
             if not self._header.over and (failure := self._header.receive(text)) is not None:
                 self.fail(failure)
         return text if self.failure is None else b""
@@ -114,6 +104,60 @@ class TextReceiver:
                 longest = max(longest, *map(len, text[first + 2 : last + 2].split(b"\r\n")))
         if longest > most:
             self.fail(TEXT_LINE_TOO_LONG)
+
+
+class TextReceiver(Receiver):
+    """The text behind DATA: ends with CRLF "." CRLF, dots are stuffed."""
+
+    def __init__(self, limits: Limits, bare_newlines: BareNewlines) -> None:
+        super().__init__(limits, bare_newlines)
+        # The text begins as if a CRLF stood before it: "." CRLF right behind the 354 is an empty message (and a first
+        # line can be dot-stuffed).  These two octets are taken off the first block again.
+        self._held = b"\r\n"
+        self._skip = 2
+
+    def receive(self, chunk: bytes) -> tuple[bytes, bytes | None]:
+        """See `Receiver`: the end is CRLF "." CRLF."""
+        data = self._held + chunk
+        end = data.find(_END)
+        rest: bytes | None
+        if end >= 0:
+            text, rest, self._held = data[: end + 2], data[end + 5 :], b""
+        else:
+            keep = _start_of_end(data)
+            cut = len(data) - keep
+            text, rest, self._held = data[:cut], None, data[cut:]
+        # RFC 5321 4.5.2: the first dot of a line goes.  No line is split here: a held CRLF stays with what follows.
+        text = text.replace(b"\r\n.", b"\r\n")
+        if self._skip and text:
+            text, self._skip = text[2:], 0
+        return self._check(text), rest
+
+
+class ChunkReceiver(Receiver):
+    """The text of BDAT chunks (RFC 3030): as many octets as were announced, and nothing is stuffed."""
+
+    def __init__(self, limits: Limits, bare_newlines: BareNewlines, *, binary: bool) -> None:
+        super().__init__(limits, bare_newlines, binary=binary)
+        self.left = 0
+        self.last = False
+        self._held = b""
+
+    def begin(self, size: int, *, last: bool) -> None:
+        """The next chunk.  size: its octets.  last: the message ends with it."""
+        self.left, self.last = size, last
+
+    def receive(self, chunk: bytes) -> tuple[bytes, bytes | None]:
+        """See `Receiver`: the end is that of the chunk."""
+        own, rest = chunk[: self.left], chunk[self.left :]
+        self.left -= len(own)
+        over = self.left == 0
+        text = self._held + own
+        self._held = b""
+        # A CR at the end of a piece may have its LF in the next one; only the end of the message settles that.
+        if text.endswith(b"\r") and not (over and self.last):
+            text, self._held = text[:-1], b"\r"
+        return self._check(text), rest if over else None
 
 
 def _start_of_end(data: bytes) -> int:

@@ -8,10 +8,12 @@ A question that is refused is answered with the refusal's `Reply`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from mailserver.envelope import Envelope, Recipient
+from mailserver.address import Address
+from mailserver.envelope import Envelope, Peer, Recipient
 from mailserver.reply import Reply
-from mailserver.sasl import CramLogin, PlainLogin
+from mailserver.sasl import Credentials, ScramKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,10 @@ class Identity:
     user: str
 
 
-#: None: yes, with the usual reply.  A positive Reply: yes, in these words.  Any other: no.
-Answer = Reply | Identity | None
+#: None: yes, with the usual reply.  A positive Reply: yes, in these words.  Any other Reply: no.  Several Replies:
+#: one for each recipient, in the order of the envelope (`EndOfText` only).  `Identity`: to `Login`.  `ScramKeys`: to
+#: `Lookup`.
+Answer: TypeAlias = Reply | tuple[Reply, ...] | Identity | ScramKeys | None
 
 
 class Question:
@@ -110,10 +114,35 @@ class Reset(Notice):
 
 @dataclass(frozen=True, slots=True)
 class Login(Question):
-    """AUTH has come to its end: are these right?  Answer with `Identity` or a Reply."""
+    """
+    AUTH has come to its end: are these right?  Answer with `Identity` or a Reply.
+
+    A `WrongProof` is never right: it is asked about because its answer has to wait like that to a wrong password.
+    """
 
     mechanism: str
-    credentials: PlainLogin | CramLogin
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup(Question):
+    """SCRAM needs what is kept of this user: answer with `ScramKeys`."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify(Question):
+    """VRFY, where it is allowed: does this address exist?  Answer with a Reply."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class XClient(Question):
+    """XCLIENT: a trusted front end says who the client really is.  After a yes the conversation begins anew."""
+
+    peer: Peer
 
 
 @dataclass(frozen=True, slots=True)

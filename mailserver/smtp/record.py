@@ -40,18 +40,31 @@ class ConnectionLog:
     """Collects what is worth telling.  reason: why the connection ended, as far as the session knows."""
 
     def __init__(
-        self, log: Logger, connection: str, listener: str, session: SMTPSession, clock: IReactorTime
+        self, log: Logger, connection: str, session: SMTPSession, clock: IReactorTime, counters: Any = None
     ) -> None:
         self.id = connection
         self.reason = ""
         self._log = log
-        self._listener = listener
+        self._listener = session.settings.listener
+        self._counters = counters
+        self._counted = False
         self._session = session
         self._clock = clock
         self._started = self._mail_started = clock.seconds()
         self._refusals: list[str] = []
         self._refused = 0
         self._login_failures = 0
+
+    def begun(self) -> None:
+        """The connection was let in."""
+        if self._counters is not None:
+            self._counted = True
+            self._counters.connection_opened(self._listener, self._session.peer.host)
+
+    def logged_in(self) -> None:
+        """Somebody has logged in."""
+        if self._counters is not None:
+            self._counters.auth_succeeded()
 
     def answered(self, event: events.Question, answer: Any) -> None:
         """A question got its answer."""
@@ -63,13 +76,18 @@ class ConnectionLog:
         elif isinstance(event, events.Rcpt):
             if refused is not None:
                 self._note(f"recipient <{event.recipient.address}>: {refused}")
+                if self._counters is not None:
+                    self._counters.recipient_refused(self._session.peer.host, _kind(refused))
         elif isinstance(event, events.Data):
             if refused is not None:
                 self._message(event.envelope, 0, refused)
         elif isinstance(event, events.EndOfText) and not self._session.text_failed:
-            self._message(event.envelope, event.size, answer if isinstance(answer, Reply) else OK)
+            several = answer if isinstance(answer, tuple) else (answer if isinstance(answer, Reply) else OK,)
+            self._message(event.envelope, event.size, *several)
         elif isinstance(event, events.Connected) and refused is not None:
             self._note(f"connection: {refused}")
+            if self._counters is not None:
+                self._counters.connection_refused(self._listener, self._session.peer.host, _kind(refused))
 
     def message_refused(self, event: events.MessageRefused) -> None:
         """A message was refused for what it held, or because it could not be stored."""
@@ -78,6 +96,8 @@ class ConnectionLog:
     def login_failed(self, user: str, mechanism: str) -> None:
         """Wrong credentials.  The name is told (it is what an operator searches for), the rest is not."""
         self._login_failures += 1
+        if self._counters is not None:
+            self._counters.auth_failed(self._session.peer.host)
         self._note(f"login {mechanism} as {user}: wrong credentials")
 
     def reset(self) -> None:
@@ -86,6 +106,8 @@ class ConnectionLog:
     def over(self, reason: Failure, *, in_handshake: bool) -> None:
         """The connection is closed."""
         session = self._session
+        if self._counted:
+            self._counters.connection_closed(self._listener)
         why = self.reason or "connection lost"
         if in_handshake and not self.reason:
             why = f"TLS handshake failed: {_tls_error(reason)}"
@@ -114,7 +136,17 @@ class ConnectionLog:
         if len(self._refusals) < REFUSALS_TOLD:
             self._refusals.append(text)
 
-    def _message(self, envelope: Envelope, size: int, reply: Reply) -> None:
+    def _message(self, envelope: Envelope, size: int, *several: Reply) -> None:
+        """several: one reply for all recipients, or (LMTP) one for each."""
+        # What stands for the message as a whole is the worst that was said.
+        reply = max(several, key=lambda each: each.code)
+        if self._counters is not None:
+            host = envelope.peer.host
+            if reply.positive:
+                recipients = len(envelope.recipients)
+                self._counters.message_accepted(self._listener, host, octets=size, recipients=recipients)
+            else:
+                self._counters.message_refused(self._listener, host, _kind(reply))
         self._log.info(
             "message {transaction} from=<{sender}> to={recipients} size={size}: {reply}",
             event="message",
@@ -132,8 +164,14 @@ class ConnectionLog:
             body=envelope.body,
             smtputf8=envelope.smtputf8,
             reply=str(reply),
+            replies=[str(each) for each in several],
             seconds=round(self._clock.seconds() - self._mail_started, 3),
         )
+
+
+def _kind(reply: Reply) -> str:
+    """By what refusals are counted: the codes; their texts hold names."""
+    return f"{reply.code} {reply.enhanced}".rstrip()
 
 
 def _path(sender: Address | None) -> str:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from mailserver.envelope import Peer
 from mailserver.limits import DEFAULT_LIMITS, Limits
 from mailserver.sasl import SaslServer
 from mailserver.smtp.data import BareNewlines
@@ -27,11 +28,13 @@ class State(enum.Enum):
     RCPT = "at least one recipient accepted"
     AUTH = "in an AUTH exchange"
     TEXT = "behind DATA"
+    CHUNK = "behind BDAT"
+    CHUNKS = "between two chunks"
     TLS = "in a TLS handshake"
     CLOSED = "over"
 
 
-_COMMAND_STATES = frozenset({State.CONNECTED, State.READY, State.MAIL, State.RCPT})
+_COMMAND_STATES = frozenset({State.CONNECTED, State.READY, State.MAIL, State.RCPT, State.CHUNKS})
 _GREETED = frozenset({State.READY, State.MAIL, State.RCPT})
 
 #: verb -> states in which it is allowed: the whole of RFC 5321 4.1.4.
@@ -48,15 +51,52 @@ ALLOWED: Mapping[bytes, frozenset[State]] = {
     b"MAIL": frozenset({State.READY}),
     b"RCPT": frozenset({State.MAIL, State.RCPT}),
     b"DATA": frozenset({State.MAIL, State.RCPT}),
+    # Everywhere: its octets follow it whether it is allowed or not (RFC 3030 2).
+    b"BDAT": _COMMAND_STATES,
+    b"XCLIENT": frozenset({State.CONNECTED, State.READY}),
 }
+#: LMTP (RFC 2033 4.1): the same with LHLO in place of EHLO and HELO.
+ALLOWED_LMTP: Mapping[bytes, frozenset[State]] = {
+    **{verb: states for verb, states in ALLOWED.items() if verb not in (b"EHLO", b"HELO")},
+    b"LHLO": _COMMAND_STATES,
+}
+#: RFC 3207 4: what may be said before TLS where TLS is required; BDAT judges itself, for its octets follow anyway.
+BEFORE_TLS = frozenset({b"EHLO", b"LHLO", b"NOOP", b"QUIT", b"STARTTLS", b"BDAT"})
 #: Known verbs that we do not do: 502 (RFC 5321 4.2.4), not 500.
 NOT_DONE = frozenset({b"EXPN", b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"})
 #: Commands that move no mail; too many between two messages end the connection.
-IDLE = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"HELP", b"VRFY"})
+IDLE = frozenset({b"EHLO", b"HELO", b"LHLO", b"NOOP", b"RSET", b"HELP", b"VRFY"})
 #: What a browser says first.
 HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
 
-MechanismFactory = Callable[[], SaslServer]
+#: All that EHLO can announce, in the order in which it does.
+EXTENSIONS = (
+    "SIZE",
+    "8BITMIME",
+    "PIPELINING",
+    "SMTPUTF8",
+    "ENHANCEDSTATUSCODES",
+    "CHUNKING",
+    "BINARYMIME",
+    "DSN",
+    "STARTTLS",
+    "AUTH",
+    "REQUIRETLS",
+    "LIMITS",
+    "FUTURERELEASE",
+    "XCLIENT",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginContext:
+    """What a SASL mechanism may know of the connection.  bindings: channel binding data by type (RFC 5929, 9266)."""
+
+    peer: Peer
+    bindings: Mapping[str, bytes]
+
+
+MechanismFactory = Callable[[LoginContext], SaslServer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +106,11 @@ class SessionSettings:
 
     hostname: ours, in the banner and in EHLO.  banner: the text behind it.  listener: its name, for the envelope.
     mechanisms: SASL name -> a new exchange; empty: AUTH is off.  auth_required: MAIL only after AUTH.
-    insecure_auth: AUTH also without TLS.  starttls: offer it.  tls_required: MAIL only under TLS.
+    insecure_auth: AUTH also without TLS.  starttls: offer it.  tls_required: RFC 3207 4, nothing without TLS.
+    off: extensions (of `EXTENSIONS`) that are not announced and do not work.  xclient: the peer may use XCLIENT.
+    lmtp: the conversation is LMTP.  banner_delay: seconds that a client must wait for the banner; who talks before it
+    is refused.  vrfy: VRFY tells who exists.  hold: FUTURERELEASE (RFC 4865) for at most so many seconds; 0: not
+    offered.
     """
 
     hostname: str
@@ -79,3 +123,13 @@ class SessionSettings:
     starttls: bool = False
     tls_required: bool = False
     bare_newlines: BareNewlines = "reject"
+    off: frozenset[str] = frozenset()
+    xclient: bool = False
+    lmtp: bool = False
+    banner_delay: float = 0.0
+    vrfy: bool = False
+    hold: int = 0
+
+    def offers(self, extension: str) -> bool:
+        """Is this extension switched on?"""
+        return extension not in self.off

@@ -18,10 +18,8 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, cast
 
-from twisted.cred.credentials import Anonymous, UsernamePassword
-from twisted.cred.error import LoginFailed, UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import Portal
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
@@ -33,28 +31,30 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import reply as replies
 from mailserver.connections import OpenConnections
 from mailserver.envelope import Peer
-from mailserver.interfaces import IAdmission, IDelivery, IMailAvatar
+from mailserver.interfaces import IAdmission, IDelivery
 from mailserver.limits import DEFAULT_LIMITS, Limits
 from mailserver.reply import Refusal, Reply
-from mailserver.sasl import CramLogin, PlainLogin, authzid_allowed
 from mailserver.smtp import events
+from mailserver.smtp.avatars import AvatarServer, value
+from mailserver.smtp.lmtp import LMTPSession
 from mailserver.smtp.record import ConnectionLog
 from mailserver.smtp.rules import SessionSettings, State
 from mailserver.smtp.session import SMTPSession
-from mailserver.smtp.stock import CramMD5Credentials, StockAvatar, mechanisms_of, reply_of
+from mailserver.smtp.stock import mechanisms_of, reply_of
 from mailserver.smtp.stock_import import stock
 from mailserver.sockets import local_of, peer_of
-from mailserver.tls import tls_info
+from mailserver.tls import channel_bindings, tls_info
 
 #: While a question is open, so many octets more are taken from the socket before it is left alone.
 READ_AHEAD = 64 * 1024
+#: Who talks before the banner, where `banner_delay` asks for patience.
+EARLY_TALKER = Reply(554, "5.5.1", "You talk before you were greeted")
 
 _log = Logger(namespace="mailserver.smtp")
 
@@ -82,31 +82,24 @@ class _Output:
 
 
 @implementer(IHandshakeListener)
-class ESMTPServer(stock.ESMTP):
+class ESMTPServer(AvatarServer):
     """One connection.  See the module; the laws of the conversation are in `smtp/session`."""
 
     noisy = False
     factory: ESMTPServerFactory | None = None  # type: ignore[assignment]
     #: ITCPTransport or ISSLTransport; the stock class knows ITransport only.
     transport: Any = None
-    portal: Portal | None = None  # type: ignore[assignment]
-    #: What cred gave us to call when the login ends; the stock class has it without a type.
-    _onLogout: Callable[[], None] | None = None
-    session: SMTPSession
 
     def __init__(self, chal: Mapping[bytes, Any] | None = None, contextFactory: Any = None) -> None:  # noqa: N803
         super().__init__(chal, contextFactory)
         self.settings: SessionSettings | None = None
-        self.admission: IAdmission | None = None
         self.clock: IReactorTime | None = None
-        self._avatar: Any = None
         self._delivery: Any = None
         self._busy = False
         self._decision: Deferred[Any] | None = None
         self._reading = True
         self._peer_reads = True
         self._let_in = False
-        self._lost = False
         self._handshaking = False
         self._producing = False
         self._committing = False
@@ -121,10 +114,12 @@ class ESMTPServer(stock.ESMTP):
         clock = self._clock()
         self._started = clock.seconds()
         host, port = peer_of(self.transport)
-        settings = self._session_settings()
+        settings = self._session_settings(host)
         self._limits: Limits = settings.limits
-        self.session = SMTPSession(settings, Peer(host, port), new_id=new_id, local=local_of(self.transport))
-        self._record = ConnectionLog(_log, new_id(), settings.listener, self.session, clock)
+        kind = LMTPSession if settings.lmtp else SMTPSession
+        self.session = kind(settings, Peer(host, port), new_id=new_id, local=local_of(self.transport))
+        counters = None if self.factory is None else self.factory.counters
+        self._record = ConnectionLog(_log, new_id(), self.session, clock, counters)
         if ITCPTransport.providedBy(self.transport):
             # Two small writes in a row would wait 40 ms for each other.
             self.transport.setTcpNoDelay(True)
@@ -133,6 +128,8 @@ class ESMTPServer(stock.ESMTP):
             self.factory.connections.add(self)
         self._turned_away = None if self.admission is None else self.admission.connected(self.session.peer)
         self._let_in = self._turned_away is None
+        if self._turned_away is None:
+            self._record.begun()
         if ISSLTransport.providedBy(self.transport):
             self._handshaking = True
             self.setTimeout(self._limits.tls_handshake_timeout)
@@ -143,7 +140,8 @@ class ESMTPServer(stock.ESMTP):
         """The TLS handshake is done: the first octet of the conversation may be exchanged, or the next."""
         self._handshaking = False
         self.startedTLS = True
-        self.session.secured(tls_info(self.transport.getHandle()))
+        handle = self.transport.getHandle()
+        self.session.secured(tls_info(handle), channel_bindings(handle))
         if self.session.state is State.START:
             self._begin()
         else:
@@ -290,20 +288,44 @@ class ESMTPServer(stock.ESMTP):
 
     # -- what the events ask for -----------------------------------------------------------------------------------
 
-    def _connected(self, _event: events.Connected) -> Reply | None:
-        return self._turned_away
+    def _connected(self, _event: events.Connected) -> Any:
+        delay = self.session.settings.banner_delay
+        if self._turned_away is not None or not delay:
+            return self._turned_away
+        return deferLater(self._clock(), delay).addCallback(lambda _: self._judge_early_talker())
+
+    def _judge_early_talker(self) -> Reply | None:
+        # RFC 5321 3.1 and 4.3.1: the client waits for the banner.  Who does not is a spammer's program, or one that
+        # repeats what somebody else has put into its mouth.
+        return EARLY_TALKER if self.session.buffered else None
 
     def _hello(self, _event: events.Hello) -> None:
         return None
 
     async def _mail(self, event: events.Mail) -> Reply | None:
-        avatar = self._avatar
-        if avatar is None:
-            avatar = self._avatar = await self._log_in_nobody()
-        return cast("Reply | None", await _value(avatar.mail(event.envelope)))
+        if self.admission is not None and (no := self.admission.may_send(self.session.peer)) is not None:
+            return no
+        avatar = await self._own_avatar()
+        return cast("Reply | None", await value(avatar.mail(event.envelope)))
 
     def _rcpt(self, event: events.Rcpt) -> Any:
+        if self.admission is not None and (no := self.admission.may_address(self.session.peer)) is not None:
+            return no
         return self._avatar.rcpt(event.envelope, event.recipient)
+
+    async def _verify(self, event: events.Verify) -> Reply:
+        avatar = await self._own_avatar()
+        return cast("Reply", await value(avatar.verify(event.address)))
+
+    def _xclient(self, event: events.XClient) -> Reply | None:
+        """The limits are those of the client that the front end speaks for."""
+        if self.admission is not None and self._let_in:
+            no = self.admission.connected(event.peer)
+            if no is not None:
+                return no
+            self.admission.disconnected(self.session.peer)
+        self._logout()
+        return None
 
     def _data(self, event: events.Data) -> Any:
         return self._avatar.data(event.envelope)
@@ -316,17 +338,17 @@ class ESMTPServer(stock.ESMTP):
     def _text_failed(self, _event: events.TextFailed) -> None:
         self._drop_delivery()
 
-    async def _end_of_text(self, _event: events.EndOfText) -> Reply | None:
+    async def _end_of_text(self, _event: events.EndOfText) -> events.Answer:
         delivery = self._delivery
         if self.session.text_failed or delivery is None:
             return None  # the session knows the reply
         try:
-            await _value(delivery.prepare())
+            await value(delivery.prepare())
             if self._lost:
                 # RFC 5321 4.1.1.4 would allow to deliver it; but the client cannot know, and sends it again.
                 raise Refusal(replies.LOCAL_TROUBLE, "connection lost")
             self._committing = True
-            reply: Reply | None = await _value(delivery.commit())
+            reply: events.Answer = await value(delivery.commit())
         except BaseException:
             delivery.abort()
             raise
@@ -363,79 +385,6 @@ class ESMTPServer(stock.ESMTP):
             self._producing = False
             self.transport.unregisterProducer()
         self.transport.loseConnection()
-
-    # -- logins ----------------------------------------------------------------------------------------------------
-
-    async def _login(self, event: events.Login) -> events.Answer:
-        peer, admission = self.session.peer, self.admission
-        if admission is not None and (no := admission.may_authenticate(peer)) is not None:
-            return no
-        if self.portal is None:
-            return replies.AUTH_UNAVAILABLE
-        user = event.credentials.user
-        try:
-            avatar, logout = await self._avatar_for(_credentials(event.credentials))
-        except UnauthorizedLogin:
-            self._record.login_failed(user, event.mechanism)
-            if admission is not None:
-                # The wait has the same length for a wrong password and for a user who does not exist.
-                wait = admission.auth_failed(peer, user)
-                try:
-                    await deferLater(self._clock(), wait)
-                finally:
-                    admission.auth_answered(peer)
-            return replies.BAD_CREDENTIALS
-        except LoginFailed:
-            return replies.AUTH_UNAVAILABLE
-        if self._lost:
-            logout()
-            return replies.AUTH_UNAVAILABLE
-        self._logout()
-        self._avatar, self._onLogout = avatar, logout
-        self.authenticated = True
-        if admission is not None:
-            admission.auth_succeeded(peer, user)
-        return events.Identity(getattr(avatar, "user", "") or user)
-
-    async def _log_in_nobody(self) -> Any:
-        """The avatar of a peer that did not log in."""
-        if self.delivery is not None or self.deliveryFactory is not None or self._validates_itself():
-            return StockAvatar(self)
-        if self.portal is None:
-            raise Refusal(Reply(550, "5.7.1", "No mail is taken here"))
-        try:
-            avatar, self._onLogout = await self._avatar_for(Anonymous())
-        except UnhandledCredentials:
-            raise Refusal(replies.AUTH_REQUIRED) from None
-        except UnauthorizedLogin:
-            raise Refusal(Reply(550, "5.7.1", "Senders must log in")) from None
-        return avatar
-
-    def _validates_itself(self) -> bool:
-        """Has somebody overridden the methods by which stock twisted.mail decides?"""
-        return type(self).validateFrom is not stock.SMTP.validateFrom
-
-    async def _avatar_for(self, credentials: Any) -> tuple[Any, Callable[[], None]]:
-        portal = cast("Portal", self.portal)
-        wanted = (IMailAvatar, IMessageDeliveryFactory, IMessageDelivery)
-        interface, avatar, logout = await portal.login(credentials, None, *wanted)
-        if interface is IMessageDeliveryFactory:
-            self.deliveryFactory, self.delivery = avatar, None
-        elif interface is IMessageDelivery:
-            self.deliveryFactory, self.delivery = None, avatar
-        else:
-            return avatar, logout
-        return StockAvatar(self), logout
-
-    def _logout(self) -> None:
-        logout, self._onLogout = self._onLogout, None
-        if self._avatar is not None and not isinstance(self._avatar, StockAvatar):
-            self._avatar.logout()
-        if logout is not None:
-            logout()
-            self.delivery = self.deliveryFactory = None
-        self._avatar = None
-        self.authenticated = False
 
     # -- small parts -----------------------------------------------------------------------------------------------
 
@@ -479,13 +428,15 @@ class ESMTPServer(stock.ESMTP):
             self.clock = cast("IReactorTime", reactor)
         return self.clock
 
-    def _session_settings(self) -> SessionSettings:
-        return session_settings(
+    def _session_settings(self, peer: str) -> SessionSettings:
+        settings = session_settings(
             self.settings,
             hostname=self.host.decode("ascii"),
             challengers=self.challengers,
             starttls=self.ctx is not None and ITLSTransport.providedBy(self.transport),
         )
+        trusted = self.factory is not None and self.factory.trusts(peer)
+        return dataclasses.replace(settings, xclient=True) if trusted else settings
 
     def _flush(self) -> None:
         if (data := self.session.data_to_send()) and not self._lost:
@@ -550,7 +501,10 @@ class ESMTPServer(stock.ESMTP):
         events.EndOfText: _end_of_text,
         events.MessageRefused: _message_refused,
         events.Reset: _reset,
-        events.Login: _login,
+        events.Login: AvatarServer._login,  # noqa: SLF001 - our own part
+        events.Lookup: AvatarServer._lookup,  # noqa: SLF001
+        events.Verify: _verify,
+        events.XClient: _xclient,
         events.StartTLS: _start_tls,
         events.Pause: _pause,
         events.Close: _close,
@@ -562,7 +516,8 @@ class ESMTPServerFactory(stock.SMTPFactory):
     Makes an `ESMTPServer` for each connection of one listener.
 
     tls: makes TLS connections (`IOpenSSLServerConnectionCreator`), for STARTTLS.  connections: where the open ones
-    are kept, when several factories share that.
+    are kept, when several factories share that.  counters: a `Counters`.  scram: an `IScramKeys`.  xclient: tells of
+    a peer's address whether it may use XCLIENT.
     """
 
     protocol = ESMTPServer
@@ -577,6 +532,9 @@ class ESMTPServerFactory(stock.SMTPFactory):
         admission: IAdmission | None = None,
         clock: IReactorTime | None = None,
         connections: OpenConnections | None = None,
+        counters: Any = None,
+        scram: Any = None,
+        xclient: Callable[[str], bool] | None = None,
     ) -> None:
         super().__init__(portal)
         self.settings = settings
@@ -584,6 +542,9 @@ class ESMTPServerFactory(stock.SMTPFactory):
         self.admission = admission
         self.clock = clock
         self.connections = OpenConnections() if connections is None else connections
+        self.counters = counters
+        self.scram = scram
+        self._xclient = xclient
 
     def buildProtocol(self, addr: IAddress | None) -> ESMTPServer:  # type: ignore[override]
         """A server for a connection from `addr`."""
@@ -594,7 +555,12 @@ class ESMTPServerFactory(stock.SMTPFactory):
         server.ctx = server.ctx or self.tls
         server.admission = self.admission
         server.clock = self.clock
+        server.scram = self.scram
         return server
+
+    def trusts(self, peer: str) -> bool:
+        """May the peer of this address speak for other clients (XCLIENT)?"""
+        return self._xclient is not None and self._xclient(peer)
 
 
 def session_settings(
@@ -609,17 +575,3 @@ def session_settings(
     if challengers:
         given = dataclasses.replace(given, mechanisms=mechanisms_of(challengers, hostname))
     return dataclasses.replace(given, starttls=given.starttls and starttls)
-
-
-def _credentials(login: PlainLogin | CramLogin) -> Any:
-    if isinstance(login, PlainLogin):
-        if not authzid_allowed(login):
-            # RFC 4954 4, RFC 4616 2: we let nobody act for another; it reads like a wrong password.
-            raise UnauthorizedLogin
-        return UsernamePassword(login.user.encode(), login.password.encode())
-    return CramMD5Credentials(login.user.encode(), login.challenge, login.digest)
-
-
-def _value(result: Any) -> Awaitable[Any]:
-    """Something to await, whether `result` is a value, a Deferred or a coroutine."""
-    return result if isinstance(result, Awaitable) else succeed(result)

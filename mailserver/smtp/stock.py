@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.cred.credentials import IUsernameHashedPassword
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import reply as replies
+from mailserver.address import Address
 from mailserver.envelope import Envelope, Recipient
 from mailserver.interfaces import ICramMD5Response, IDelivery, IMailAvatar
 from mailserver.reply import Refusal, Reply
@@ -28,16 +29,18 @@ from mailserver.sasl import (
     Challenge,
     CramLogin,
     CramMD5,
+    External,
     Login,
     Malformed,
+    OAuthBearer,
     Plain,
     PlainLogin,
-    SaslServer,
+    Scram,
+    XOAuth2,
     make_challenge,
 )
+from mailserver.smtp.rules import MechanismFactory
 from mailserver.smtp.stock_import import stock
-
-MechanismFactory = Callable[[], SaslServer]
 
 _log = Logger(namespace="mailserver.smtp")
 
@@ -114,6 +117,10 @@ class StockAvatar:
             StockDelivery(messages).abort()
             raise
         return StockDelivery(messages)
+
+    def verify(self, address: Address) -> Reply:  # noqa: ARG002 - twisted.mail has no question for it
+        """252: an `IMessageDelivery` is asked about transactions only."""
+        return replies.CANNOT_VERIFY
 
     def reset(self) -> None:
         """Forget the transaction."""
@@ -202,16 +209,21 @@ class CramMD5Credentials:
 def mechanisms_of(challengers: Mapping[bytes, Any], hostname: str) -> dict[str, MechanismFactory]:
     """SASL exchanges for the names of `challengers`: our own for those that we know, the given ones for others."""
     own: dict[str, MechanismFactory] = {
-        "PLAIN": Plain,
-        "LOGIN": Login,
-        "CRAM-MD5": lambda: CramMD5(make_challenge(hostname, os.urandom(16), time.time())),
+        "SCRAM-SHA-256-PLUS": lambda context: Scram(context.bindings, plus=True),
+        "SCRAM-SHA-256": lambda context: Scram(context.bindings, plus=False),
+        "PLAIN": lambda _context: Plain(),
+        "LOGIN": lambda _context: Login(),
+        "CRAM-MD5": lambda _context: CramMD5(make_challenge(hostname, os.urandom(16), time.time())),
+        "EXTERNAL": lambda context: External(context.peer.tls.client_name if context.peer.tls else ""),
+        "OAUTHBEARER": lambda _context: OAuthBearer(),
+        "XOAUTH2": lambda _context: XOAuth2(),
     }
     names = [name.decode("ascii").upper() for name in challengers]
     return {name: own.get(name) or _foreign(name, challengers) for name in names}
 
 
 def _foreign(name: str, challengers: Mapping[bytes, Any]) -> MechanismFactory:
-    return lambda: ForeignMechanism(name, challengers[name.encode("ascii")]())
+    return lambda _context: ForeignMechanism(name, challengers[name.encode("ascii")]())
 
 
 class ForeignMechanism:

@@ -25,9 +25,11 @@ from mailserver.accounts import checker as checker_module
 from mailserver.accounts.checker import AccountsChecker, AnyPassword, Remembered
 from mailserver.accounts.database import AccountsDatabase
 from mailserver.accounts.hashing import LoginUnavailable
-from mailserver.accounts.passwords import hash_password
+from mailserver.accounts.passwords import hash_password, scram_keys
+from mailserver.accounts.scram import ITERATIONS
 from mailserver.address import parse_address
-from mailserver.interfaces import ICramMD5Response
+from mailserver.credentials import VerifiedUser
+from mailserver.interfaces import ICramMD5Response, IScramKeys
 
 ALICE = parse_address("alice@example.org")
 PASSWORD = "open sesame \u00e4"
@@ -261,7 +263,61 @@ class CramTests(CheckerTestCase):
         self.patch(checker_module, "verify_cram", lambda kept, _challenge, _digest: done.append(kept))
         for user in (b"alice@example.org", b"nobody@example.org", b"alice", b"\xff"):
             self.failureResultOf(self.checker.requestAvatarId(CramAnswer(user, PASSWORD)), UnauthorizedLogin)
-        self.assertEqual([len(kept) for kept in done], [2, 0, 0, 0])
+        self.assertEqual([len(kept) for kept in done], [3, 0, 0, 0])
+
+
+class ScramTests(CheckerTestCase):
+    def test_the_keys_of_a_user_are_those_that_are_kept(self) -> None:
+        verifyObject(IScramKeys, self.checker)
+        kept = scram_keys(self.database.credentials(ALICE.key))
+        for user in ("alice@example.org", "ALICE@Example.org"):
+            self.assertEqual(self.checker.scram_keys(user), kept)
+
+    def test_whoever_has_none_gets_made_up_ones_that_stay_the_same(self) -> None:
+        self.database.add_account(parse_address("bob@example.org"), hash_password(PASSWORD, scram_sha_256=False))
+        again = AccountsChecker(self.command_line, run_in_thread=self.run_in_thread, clock=self.clock)
+        seen = set()
+        for user in ("bob@example.org", "nobody@example.org", "nobody", "no address", "\u00fc@example.org", "\ud800"):
+            keys = self.checker.scram_keys(user)
+            self.assertEqual(keys.iterations, ITERATIONS)
+            self.assertEqual(again.scram_keys(user), keys)
+            seen.add(keys.salt)
+        self.assertEqual(len(seen), 6)
+
+    def test_a_stranger_has_the_same_keys_however_the_name_is_written(self) -> None:
+        for one, other in [("Nobody@example.ORG", "nobody@Example.org"), ("NOBODY", "nobody")]:
+            self.assertEqual(self.checker.scram_keys(one), self.checker.scram_keys(other))
+
+    def test_a_disabled_account_keeps_its_salt_and_no_password_fits(self) -> None:
+        before = self.checker.scram_keys("alice@example.org")
+        self.command_line.set_enabled(ALICE, enabled=False)
+        after = self.checker.scram_keys("alice@example.org")
+        self.assertEqual((after.salt, after.iterations), (before.salt, before.iterations))
+        self.assertNotIn(after.stored_key, (before.stored_key, bytes(32)))
+        self.assertNotEqual(after.server_key, before.server_key)
+
+    def test_a_changed_password_has_other_keys_at_once(self) -> None:
+        before = self.checker.scram_keys("alice@example.org")
+        self.command_line.set_passwords(ALICE, hash_password("new"))
+        self.assertNotEqual(self.checker.scram_keys("alice@example.org"), before)
+
+    def test_a_verified_user_comes_in_when_the_account_is_there_and_enabled(self) -> None:
+        for user, avatar in [
+            (b"alice@example.org", b"alice@example.org"),
+            (b"ALICE@Example.org", b"alice@example.org"),
+            (b"nobody@example.org", None),
+            (b"alice", None),
+            (b"", None),
+            (b"\xff", None),
+        ]:
+            answer = self.checker.requestAvatarId(VerifiedUser(user))
+            if avatar is None:
+                self.failureResultOf(answer, UnauthorizedLogin)
+            else:
+                self.assertEqual(self.successResultOf(answer), avatar)
+        self.command_line.set_enabled(ALICE, enabled=False)
+        self.failureResultOf(self.checker.requestAvatarId(VerifiedUser(b"alice@example.org")), UnauthorizedLogin)
+        self.assertEqual(self.work, [])
 
 
 class AnyPasswordTests(SynchronousTestCase):
@@ -273,8 +329,11 @@ class AnyPasswordTests(SynchronousTestCase):
             (b"Tim", b"tim"),
             (b"two words", b"two words"),
         ]:
-            for credentials in (UsernamePassword(user, b"anything"), CramAnswer(user, "")):
+            for credentials in (UsernamePassword(user, b"anything"), CramAnswer(user, ""), VerifiedUser(user)):
                 self.assertEqual(self.successResultOf(AnyPassword().requestAvatarId(credentials)), avatar)
+
+    def test_scram_is_not_possible(self) -> None:
+        self.assertFalse(IScramKeys.providedBy(AnyPassword()))
 
     def test_nobody_and_what_is_no_text_are_refused(self) -> None:
         for user in (b"", b"\xff"):

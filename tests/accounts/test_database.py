@@ -222,6 +222,88 @@ class DomainTests(DatabaseTestCase):
         self.assertIn("no such domain", self.refused(self.database.remove_domain, "example.com"))
 
 
+class SenderTests(DatabaseTestCase):
+    def may(self, sender: str, separator: str = "+") -> bool:
+        return self.database.may_send_as(ALICE, parse_address(sender), separator)
+
+    def test_the_own_address_and_aliases_may_be_used(self) -> None:
+        self.database.add_account(ALICE, ())
+        self.database.add_account(BOB, ())
+        self.database.add_alias(parse_address("info@example.net"), [BOB, ALICE])
+        self.database.add_alias(parse_address("sales@example.net"), [BOB])
+        for sender, separator, may in [
+            (ALICE.key, "+", True),
+            (ALICE.key.upper(), "+", True),
+            (ALICE.key.replace("@", "+list@"), "+", True),
+            (ALICE.key.replace("@", "+list@"), "", False),
+            (ALICE.key.replace("@", "+list@"), "-", False),
+            (ALICE.key.replace("@", "-list@"), "-", True),
+            ("info@example.net", "+", True),
+            ("INFO+x@Example.net", "+", True),
+            ("sales@example.net", "+", False),
+            (BOB.key, "+", False),
+            (ALICE.local + "@example.com", "+", False),
+        ]:
+            self.assertIs(self.may(sender, separator), may, (sender, separator))
+
+    def test_a_catch_all_alone_allows_nothing(self) -> None:
+        self.database.add_account(ALICE, ())
+        self.database.add_alias(Address("", "example.net"), [ALICE])
+        self.assertFalse(self.may("boss@example.net"))
+        self.assertFalse(self.database.may_send_as(ALICE, Address("", "example.net"), "+"))
+
+    def test_entries_allow_addresses_and_whole_domains(self) -> None:
+        self.database.add_account(ALICE, ())
+        self.database.change_senders(ALICE, add=[parse_address("Boss@example.com"), Address("", "example.net")])
+        for sender, may in [
+            ("boss@example.com", True),
+            ("boss+x@example.com", False),
+            ("other@example.com", False),
+            ("any+thing@EXAMPLE.net", True),
+            ("any@sub.example.net", False),
+        ]:
+            self.assertIs(self.may(sender), may, sender)
+        self.assertFalse(self.database.may_send_as(BOB, parse_address("boss@example.com"), "+"))
+        self.assertEqual(
+            [show_source(each) for each in self.database.senders(ALICE)], ["Boss@example.com", "@example.net"]
+        )
+
+    def test_entries_go_with_their_account(self) -> None:
+        self.database.add_account(ALICE, ())
+        self.database.change_senders(ALICE, add=[BOB])
+        self.database.remove_account(ALICE)
+        self.database.add_account(ALICE, ())
+        self.assertEqual(self.database.senders(ALICE), ())
+
+    def test_a_change_happens_whole_or_not_at_all(self) -> None:
+        self.database.add_account(ALICE, ())
+        self.assertIn(
+            "not among what it may send as",
+            self.refused(self.database.change_senders, ALICE, add=[BOB], remove=[parse_address("x@example.org")]),
+        )
+        self.assertEqual(self.database.senders(ALICE), ())
+        self.assertIn("no such account", self.refused(self.database.change_senders, BOB, add=[ALICE]))
+
+    @given(
+        st.sampled_from(["a", "A", "b", "a+x", "@"]), st.sampled_from(["example.org", "EXAMPLE.org", "example.net"])
+    )
+    @settings(deadline=None, max_examples=50)
+    def test_nobody_is_somebody_else_without_an_entry(self, local: str, domain: str) -> None:
+        sender = Address(local, domain)
+        own = parse_address("a@example.org")
+        self.assertIs(self.database.may_send_as(own, sender, "+"), sender.split_detail("+")[0].key == own.key)
+
+
+class SecretTests(DatabaseTestCase):
+    def test_a_secret_stays_and_every_file_has_its_own(self) -> None:
+        secret = self.database.secret("scram")
+        self.assertEqual((len(secret), self.open().secret("scram")), (32, secret))
+        other = AccountsDatabase(Path(self.mktemp()))
+        self.addCleanup(other.close)
+        self.assertNotEqual(other.secret("scram"), secret)
+        self.assertRaises(KeyError, self.database.secret, "none")
+
+
 class SharingTests(DatabaseTestCase):
     def test_changes_by_another_are_seen_at_once(self) -> None:
         other = self.open()

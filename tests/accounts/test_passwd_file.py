@@ -13,6 +13,11 @@ from mailserver.address import parse_address
 CRAM_MD5 = "{CRAM-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56"
 SHA512 = "$6$vtKwP604H1SeFaGc$3xaB79l3HyPBWaJVSaJ2hCDGemsGLUULRiYbrpaWIrO.HTh..eWd9GdnF7rCEAB7mzWvzkAd23x5gZxF51Gc0/"
 
+SCRAM = (
+    "{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,"
+    "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+)
+
 #: what it is, line, user, hash, quota, enabled
 GOOD = [
     ("short", f"a@example.org:{CRAM_MD5}", "a@example.org", CRAM_MD5, None, True),
@@ -20,6 +25,7 @@ GOOD = [
     ("all fields", f"a@example.org:{SHA512}:1:2:A:/home/a:/bin/sh:", "a@example.org", "{SHA512-CRYPT}" + SHA512, None, True),
     ("colons in extra fields", f"a@example.org:{CRAM_MD5}::::::userdb_mail=maildir:~/Mail", "a@example.org", CRAM_MD5, None, True),
     ("no domain", f"a:{CRAM_MD5}", "a@example.com", CRAM_MD5, None, True),
+    ("SCRAM", f"a@example.org:{SCRAM}::::::", "a@example.org", SCRAM, None, True),
     ("nologin", f"a@example.org:{CRAM_MD5}::::::nologin", "a@example.org", CRAM_MD5, None, False),
 ]  # fmt: skip
 
@@ -91,7 +97,7 @@ class PasswdFileTests(SynchronousTestCase):
         for scheme in ("PLAIN", "CLEARTEXT", "clear"):
             rows, problems = import_passwd_file([f"a@example.org:{{{scheme}}}s{{ecr}}et"])
             self.assertEqual(problems, ())
-            self.assertEqual(len(rows[0].hashes), 2)
+            self.assertEqual(len(rows[0].hashes), 3)
             self.assertTrue(verify(rows[0].hashes, "s{ecr}et"), scheme)
             self.assertNotIn("ecr", "".join(rows[0].hashes))
 

@@ -17,8 +17,10 @@ from mailserver.accounts.passwords import (
     BadHash,
     BadPassword,
     hash_password,
+    mechanisms_of,
     recognise,
     scheme_of,
+    scram_keys,
     strongest,
     verify,
     verify_cram,
@@ -35,6 +37,12 @@ SHA512_CRYPT = (
 BLF_CRYPT = "{BLF-CRYPT}$2y$05$/QOpWshXymFlhy2q88ZasudETAUN3UaDCOMwc4H1OSAstlscRt4wy"
 CRAM_MD5 = "{CRAM-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56"
 
+# Made by the tests' own hand after RFC 5802 3, with the salt and iterations of RFC 7677 3.
+SCRAM = (
+    "{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,"
+    "bpq6mgw3iSqp1KV8rJl0GL6U7zFUFmok4g9ad338qAA=,0lCV+0qJolGHhrHx1tm7nVErmY0Neq9ZEJyq74xtC8g="
+)
+
 CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
 
 #: text of a passwd file, the form in which it is kept
@@ -47,6 +55,8 @@ RECOGNISED = [
     (SHA512_CRYPT.replace("SHA512-CRYPT", "CRYPT"), SHA512_CRYPT),
     (CRAM_MD5, CRAM_MD5),
     (CRAM_MD5.replace("CRAM-MD5", "HMAC-MD5"), CRAM_MD5),
+    (SCRAM, SCRAM),
+    (SCRAM.replace("SCRAM-SHA-256", "scram-sha-256"), SCRAM),
 ]
 
 #: text, a part of why it cannot be imported
@@ -62,19 +72,33 @@ UNUSABLE = [
     (ARGON2ID.replace("t=3", "t=0"), "damaged {ARGON2ID}"),
     ("{SHA512-CRYPT}$6$salt$short", "damaged {SHA512-CRYPT}"),
     ("{CRAM-MD5}abcdef", "damaged {CRAM-MD5}"),
+    ("{SCRAM-SHA-256}secret", "damaged {SCRAM-SHA-256}"),
+    (SCRAM.replace("4096", "1000001"), "damaged {SCRAM-SHA-256}"),
 ]
 
 
 class HashTests(SynchronousTestCase):
     def test_a_password_is_kept_as_argon2id_and_contexts(self) -> None:
         kept = hash_password("secret")
-        self.assertEqual([scheme_of(stored) for stored in kept], ["ARGON2ID", "CRAM-MD5"])
+        self.assertEqual([scheme_of(stored) for stored in kept], ["ARGON2ID", "SCRAM-SHA-256", "CRAM-MD5"])
         self.assertIn(f"$m={ARGON2_MEMORY},t={ARGON2_TIME},p={ARGON2_LANES}$", kept[0])
-        self.assertEqual(kept[1], CRAM_MD5)
+        self.assertEqual(kept[2], CRAM_MD5)
         self.assertNotIn("secret", "".join(kept))
 
-    def test_contexts_are_kept_only_when_wanted(self) -> None:
-        self.assertEqual([scheme_of(stored) for stored in hash_password("secret", cram_md5=False)], ["ARGON2ID"])
+    def test_contexts_and_keys_are_kept_only_when_wanted(self) -> None:
+        for cram_md5, scram_sha_256, schemes in [
+            (False, True, ["ARGON2ID", "SCRAM-SHA-256"]),
+            (True, False, ["ARGON2ID", "CRAM-MD5"]),
+            (False, False, ["ARGON2ID"]),
+        ]:
+            kept = hash_password("secret", cram_md5=cram_md5, scram_sha_256=scram_sha_256)
+            self.assertEqual([scheme_of(stored) for stored in kept], schemes)
+
+    def test_what_saslprep_forbids_can_be_a_password_without_scram(self) -> None:
+        kept = hash_password("\U0001f600 smile")
+        self.assertEqual([scheme_of(stored) for stored in kept], ["ARGON2ID", "CRAM-MD5"])
+        self.assertTrue(verify(kept, "\U0001f600 smile"))
+        self.assertIsNone(scram_keys(kept))
 
     def test_the_same_password_has_another_hash_each_time(self) -> None:
         self.assertNotEqual(hash_password("secret")[0], hash_password("secret")[0])
@@ -103,7 +127,7 @@ class HashTests(SynchronousTestCase):
 
 class VerifyTests(SynchronousTestCase):
     def test_each_scheme_matches_its_password_only(self) -> None:
-        for stored in (ARGON2ID, SHA512_CRYPT, CRAM_MD5):
+        for stored in (ARGON2ID, SHA512_CRYPT, SCRAM, CRAM_MD5):
             self.assertTrue(verify((stored,), "secret"), stored)
             self.assertFalse(verify((stored,), "Secret"), stored)
             self.assertFalse(verify((stored,), ""), stored)
@@ -160,6 +184,21 @@ class VerifyTests(SynchronousTestCase):
         self.assertFalse(verify(kept, "password"))
         self.assertTrue(verify(hash_password("\ufb01sh"), "fish"))
 
+    def test_passwords_that_scram_takes_for_the_same_are_the_same_for_plain(self) -> None:
+        # A soft hyphen, a no-break space and an Ogham blank: SASLprep takes them away or makes them blanks.
+        for one, other in [("se\u00adcret", "secret"), ("a\u00a0b", "a b"), ("a\u1680b", "a b")]:
+            for first, second in [(one, other), (other, one)]:
+                self.assertTrue(verify(hash_password(first), second), (first, second))
+
+    def test_a_hash_of_the_nfkc_alone_still_matches(self) -> None:
+        stored = "{CRAM-MD5}" + passwords.md5_contexts.cram_contexts("se\u00adcr\u00e9t".encode())
+        self.assertTrue(verify((stored,), "se\u00adcr\u00e9t"))
+        self.assertFalse(verify((stored,), "secr\u00e9t"))
+
+    def test_a_password_that_is_too_long_is_not_even_prepared(self) -> None:
+        self.patch(passwords.scram, "prepared", lambda _password: self.fail("prepared"))
+        self.assertFalse(verify((CRAM_MD5,), "\u00e4" * (MAX_PASSWORD + 1)))
+
     def test_an_imported_hash_of_a_decomposed_password_matches(self) -> None:
         decomposed = unicodedata.normalize("NFD", "p\u00e4ss")
         stored = "{CRAM-MD5}" + passwords.md5_contexts.cram_contexts(decomposed.encode())
@@ -193,6 +232,22 @@ class CramTests(SynchronousTestCase):
             self.assertFalse(verify_cram(kept, CHALLENGE, self.digest), kept)
             # Not even what the contexts that stand in for them give.
             self.assertFalse(verify_cram(kept, CHALLENGE, zeros), kept)
+
+
+class MechanismTests(SynchronousTestCase):
+    def test_hashes_tell_by_which_mechanisms_one_can_log_in(self) -> None:
+        plain, keys = ("PLAIN", "LOGIN"), ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256")
+        for kept, mechanisms in [
+            ((), ()),
+            (("{SSHA}x",), ()),
+            ((ARGON2ID,), plain),
+            ((ARGON2ID, SCRAM), (*keys, *plain)),
+            ((SCRAM,), (*keys, *plain)),
+            ((CRAM_MD5,), (*plain, "CRAM-MD5")),
+            ((ARGON2ID, SCRAM, CRAM_MD5), (*keys, *plain, "CRAM-MD5")),
+            (("{SCRAM-SHA-256}damaged", "{CRAM-MD5}damaged"), ()),
+        ]:
+            self.assertEqual(mechanisms_of(kept), mechanisms, kept)
 
 
 class RecogniseTests(SynchronousTestCase):

@@ -69,10 +69,17 @@ class AddTests(AccountsCommandCase):
         self.assertIn("the password is empty", self.fails("account", "add", "alice@example.org", stdin="\n\n"))
         self.assertFalse(self.database.any_account())
 
-    def test_argon2id_and_cram_md5_are_kept_unless_not_wanted(self) -> None:
+    def test_what_other_mechanisms_need_is_kept_unless_not_wanted(self) -> None:
         self.add_account("alice@example.org")
         self.works("account", "add", "bob@example.org", "--no-cram-md5", "--password-stdin", stdin="secret\n")
-        for key, schemes in [("alice@example.org", ["ARGON2ID", "CRAM-MD5"]), ("bob@example.org", ["ARGON2ID"])]:
+        self.works(
+            "account", "add", "c@example.org", "--no-scram", "--no-cram-md5", "--password-stdin", stdin="secret\n"
+        )
+        for key, schemes in [
+            ("alice@example.org", ["ARGON2ID", "SCRAM-SHA-256", "CRAM-MD5"]),
+            ("bob@example.org", ["ARGON2ID", "SCRAM-SHA-256"]),
+            ("c@example.org", ["ARGON2ID"]),
+        ]:
             self.assertEqual([scheme_of(stored) for stored in self.database.credentials(key)], schemes)
 
     def test_a_quota_is_octets_or_a_size(self) -> None:
@@ -142,6 +149,32 @@ class ChangeTests(AccountsCommandCase):
         self.assertTrue(verify(self.database.credentials(ALICE.key), "new"))
         self.assertFalse(verify(self.database.credentials(ALICE.key), "open sesame"))
 
+    def test_passwd_keeps_only_what_is_wanted(self) -> None:
+        self.works("account", "passwd", "alice@example.org", "--no-scram", "--password-stdin", stdin="new\n")
+        kept = self.database.credentials(ALICE.key)
+        self.assertEqual([scheme_of(stored) for stored in kept], ["ARGON2ID", "CRAM-MD5"])
+
+    def test_may_send_as_is_shown_and_changed(self) -> None:
+        start = "alice@example.org: may send as "
+        for options, told in [
+            ([], "nobody else"),
+            (["--add", "Boss@example.org", "--add", "@example.net"], "@example.net, Boss@example.org"),
+            (["--add", "boss@example.org"], "@example.net, Boss@example.org"),
+            (["--remove", "BOSS@example.org", "--add", "x@example.com"], "x@example.com, @example.net"),
+            (["--remove", "@example.net", "--remove", "x@example.com"], "nobody else"),
+        ]:
+            self.assertEqual(self.works("account", "may-send-as", "ALICE@example.org", *options), f"{start}{told}\n")
+
+    def test_what_cannot_be_allowed_or_forbidden_is_told_and_changes_nothing(self) -> None:
+        for options, told in [
+            (["--remove", "x@example.org"], "x@example.org is not among what it may send as"),
+            (["--add", "b@example.org", "--remove", "@example.net"], "@example.net is not among what it may send as"),
+            (["--add", "nobody"], "'nobody' is no address"),
+            (["--add", "@-"], "'@-' is no address"),
+        ]:
+            self.assertIn(told, self.fails("account", "may-send-as", "alice@example.org", *options))
+            self.assertEqual(self.database.senders(ALICE), ())
+
     def test_disable_and_enable(self) -> None:
         self.assertEqual(self.works("account", "disable", "alice@example.org"), "alice@example.org: disabled\n")
         self.assertIs(self.database.known(ALICE).enabled, False)
@@ -171,7 +204,7 @@ class ChangeTests(AccountsCommandCase):
         self.assertEqual(result.stderr, "aliases still lead to it: info@example.org\n")
 
     def test_accounts_that_are_not_there_cannot_be_changed(self) -> None:
-        for command in (["passwd"], ["disable"], ["enable"], ["remove", "--yes"], ["show"]):
+        for command in (["passwd"], ["disable"], ["enable"], ["remove", "--yes"], ["show"], ["may-send-as"]):
             told = self.fails("account", *command, "bob@example.org", stdin="x\n")
             self.assertEqual(told, "Error: bob@example.org: no such account\n", command)
         self.assertIn("no such account", self.fails("account", "quota", "bob@example.org", "0"))
@@ -201,15 +234,29 @@ class ShowTests(AccountsCommandCase):
             "address   alice@example.org",
             "enabled   yes",
             "quota     1 GiB (default)",
-            "password  ARGON2ID, CRAM-MD5",
+            "password  ARGON2ID, SCRAM-SHA-256, CRAM-MD5",
+            "logins    SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5",
             "aliases   @example.org",
+            "sends as  itself and its aliases",
             f"mail      {self.data}/mail/example.org/alice",
         ):
             self.assertIn(line + "\n", shown)
         entry = json.loads(self.works("account", "show", "alice@example.org", "--format", "json"))
-        self.assertEqual((entry["schemes"], entry["aliases"]), (["ARGON2ID", "CRAM-MD5"], ["@example.org"]))
+        self.assertEqual(
+            (entry["schemes"], entry["aliases"]), (["ARGON2ID", "SCRAM-SHA-256", "CRAM-MD5"], ["@example.org"])
+        )
+        self.assertEqual(entry["mechanisms"], ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"])
         for stored in self.database.credentials(ALICE.key):
             self.assertNotIn(stored[-20:], shown + json.dumps(entry))
+
+    def test_show_tells_what_an_account_without_keys_can_do_and_whom_it_may_be(self) -> None:
+        self.database.add_account(ALICE, (CRAM_MD5,))
+        self.works("account", "may-send-as", "alice@example.org", "--add", "@example.net", "--add", "b@example.org")
+        shown = self.works("account", "show", "alice@example.org")
+        self.assertIn("logins    PLAIN, LOGIN, CRAM-MD5\n", shown)
+        self.assertIn("sends as  @example.net, b@example.org\n", shown)
+        entry = json.loads(self.works("account", "show", "alice@example.org", "--format", "json"))
+        self.assertEqual(entry["may_send_as"], ["@example.net", "b@example.org"])
 
 
 class ImportTests(AccountsCommandCase):
@@ -222,11 +269,11 @@ class ImportTests(AccountsCommandCase):
         self.assertEqual(self.database.known(ALICE).own_quota, 2**30)
         self.assertTrue(verify(self.database.credentials("alice@example.org"), "secret"))
         self.assertTrue(verify(self.database.credentials("bob@example.org"), "secret"))
-        self.assertEqual(len(self.database.credentials("bob@example.org")), 2)
+        self.assertEqual(len(self.database.credentials("bob@example.org")), 3)
 
     def test_contexts_are_not_made_when_not_wanted(self) -> None:
         path = self.write("users", "bob@example.org:{PLAIN}secret\n")
-        self.works("account", "import", path, "--no-cram-md5")
+        self.works("account", "import", path, "--no-cram-md5", "--no-scram")
         self.assertEqual(len(self.database.credentials("bob@example.org")), 1)
 
     def test_problems_are_told_by_line_and_nothing_is_imported(self) -> None:

@@ -24,6 +24,10 @@ GOOD: list[tuple[Callable[[str], str], str, str]] = [
     (checked.mechanism, "CRAM-MD5", "CRAM-MD5"),
     (checked.banner, "ESMTP ready", "ESMTP ready"),
     (checked.banner, "x" * checked.MAX_BANNER, "x" * checked.MAX_BANNER),
+    (checked.mechanism, "scram-sha-256-plus", "SCRAM-SHA-256-PLUS"),
+    (checked.extension, "binarymime", "BINARYMIME"),
+    (checked.unix_mode, "640", "0640"),
+    (checked.unix_owner, "mail:postfix", "mail:postfix"),
     (checked.listener_name, "in-25.a_b", "in-25.a_b"),
     (checked.listener_name, "x" * 64, "x" * 64),
 ]
@@ -36,6 +40,9 @@ BAD: list[tuple[Callable[[str], str], str]] = [
     *((checked.mailbox, text) for text in ("", "a", "a@", "@example.org", "postmaster", "a b@example.org")),
     *((checked.separator, text) for text in ("++", "@", " ", '"', "a", "é", "\n", "+\n")),
     *((checked.mechanism, text) for text in ("", "DIGEST-MD5", "PLAIN ")),
+    *((checked.extension, text) for text in ("", "HELP", "DSN\n")),
+    *((checked.unix_mode, text) for text in ("", "0o660", "660\n", "0866", "0560")),
+    *((checked.unix_owner, text) for text in ("", ":g", "u:", "u:g\n", "u g")),
     *((checked.banner, text) for text in ("a\r\nb", "é", "a\0", "x" * (checked.MAX_BANNER + 1))),
     *((checked.listener_name, text) for text in ("", "-a", "a b", "a\n", "é", "x" * 65)),
 ]

@@ -35,14 +35,14 @@ def is_dangerous(protocol: str, tls: str, auth: str, insecure: str, *, loopback:
         return True
     if tls == "off" and auth != "off" and not (loopback and insecure == "true"):
         return True
-    return not loopback and protocol == "submission" and "off" in (tls, auth)
+    return not loopback and protocol == "submission" and "off" in (tls, auth)  # LMTP is as SMTP here
 
 
 class MixTests(SynchronousTestCase):
     def test_exactly_the_dangerous_mixes_are_refused(self) -> None:
         for (address, loopback), protocol, tls, auth, insecure in itertools.product(
             ADDRESSES.items(),
-            ("smtp", "submission"),
+            ("smtp", "submission", "lmtp"),
             ("starttls", "implicit", "off"),
             ("required", "optional", "off"),
             ("true", "false"),
@@ -59,7 +59,10 @@ class MixTests(SynchronousTestCase):
                 self.assertEqual(refused, is_dangerous(protocol, tls, auth, insecure, loopback=loopback))
 
     def test_the_defaults_are_never_refused(self) -> None:
-        for address, protocol in itertools.product((*ADDRESSES, "25", "465", "587"), ("smtp", "submission")):
+        listeners = itertools.product((*ADDRESSES, "25", "465", "587"), ("smtp", "submission", "lmtp"))
+        for address, protocol in listeners:
+            if (address, protocol) == ("25", "lmtp"):
+                continue
             with self.subTest(f"{address} {protocol}"):
                 said = remarks(address=f'"{address}"', protocol=f'"{protocol}"')
                 self.assertEqual([remark for remark in said if not remark.warning], [])
@@ -80,6 +83,25 @@ class PortTests(SynchronousTestCase):
                 said = remarks(address=str(port), protocol=f'"{protocol}"', tls=f'"{tls}"', auth=f'"{auth}"')
                 self.assertEqual([remark.path[-1] for remark in said], keys)
                 self.assertTrue(all(remark.warning for remark in said))
+
+
+class MechanismTests(SynchronousTestCase):
+    def check(self, mechanisms: str, keys: str) -> list[Remark]:
+        text = f'[auth]\nmechanisms = {mechanisms}\n[[listener]]\naddress = 25\nprotocol = "smtp"\n{keys}'
+        lines = scan(text)
+        parts, problems = read(tomllib.loads(text), Places("f", lines), Path("/srv"))
+        self.assertEqual(problems, [])
+        return list(check(parts, lines))
+
+    def test_external_needs_certificates_of_clients(self) -> None:
+        asked = 'client_certificates = "request"\nclient_ca = "ca.pem"\n'
+        for mechanisms, keys, places in (
+            ('["PLAIN", "EXTERNAL"]', "", [("auth", "mechanisms", 1)]),
+            ('["PLAIN", "EXTERNAL"]', asked, []),
+            ('["PLAIN", "XOAUTH2", "oauthbearer", "SCRAM-SHA-256-PLUS", "scram-sha-256"]', "", []),
+        ):
+            with self.subTest(f"{mechanisms} {keys}"):
+                self.assertEqual([remark.path for remark in self.check(mechanisms, keys)], places)
 
 
 class LimitTests(SynchronousTestCase):

@@ -33,6 +33,73 @@ class DescriptionTests(SynchronousTestCase):
                         self.assertTrue(about.examples)
 
 
+class ListenerTests(SynchronousTestCase):
+    def listener(self, **values: Any) -> Listener:
+        return Listener.model_validate(LISTENER | values)
+
+    def refused(self, **values: Any) -> None:
+        with self.subTest(str(values)):
+            self.assertRaises(ValidationError, self.listener, **values)
+
+    def test_networks_are_values(self) -> None:
+        networks = ["192.0.2.0/24", "192.0.2.7", "2001:DB8::/32", "::1"]
+        for key in ("trusted_proxies", "xclient"):
+            value = getattr(self.listener(**{key: networks}), key)
+            self.assertEqual(
+                [str(each) for each in value], ["192.0.2.0/24", "192.0.2.7/32", "2001:db8::/32", "::1/128"]
+            )
+            self.refused(**{key: "192.0.2.0/24"})
+            for bad in (
+                "192.0.2.1/24",
+                "x",
+                "",
+                5,
+                True,
+                "fe80::1%eth0",
+                "::ffff:192.0.2.0/120",
+                "192.0.2.0/33",
+            ):
+                self.refused(**{key: [bad]})
+
+    def test_modes_are_octal(self) -> None:
+        for text, mode in (("0660", "0660"), ("660", "0660"), ("0600", "0600"), ("777", "0777")):
+            self.assertEqual(self.listener(unix_mode=text).unix_mode, mode)
+        for bad in (
+            "",
+            "0",
+            "66",
+            "0o660",
+            "1777",
+            "00660",
+            "0880",
+            "rw",
+            "0660 ",
+            "٠660",
+            660,
+            "0466",
+            "0100",
+            "0400",
+        ):
+            self.refused(unix_mode=bad)
+
+    def test_owners_have_a_user(self) -> None:
+        for good in ("mail", "mail:postfix", "mail.user$:x-y"):
+            self.assertEqual(self.listener(unix_owner=good).unix_owner, good)
+        for bad in ("", ":", "mail:", ":postfix", "a:b:c", "a b", "a\0", 0):
+            self.refused(unix_owner=bad)
+
+    def test_extensions_are_those_that_we_know(self) -> None:
+        self.assertEqual(self.listener(extensions_off=["dsn", "8BitMIME"]).extensions_off, ("DSN", "8BITMIME"))
+        for bad in (["HELP"], ["DSN "], [5], "DSN"):
+            self.refused(extensions_off=bad)
+
+    def test_the_banner_waits_a_minute_at_most(self) -> None:
+        for value, seconds in ((0, 0.0), ("1 min", 60.0), (60, 60.0), ("500 ms", 0.5)):
+            self.assertEqual(self.listener(banner_delay=value).banner_delay, seconds)
+        for bad in (60.1, "61 s", -0.1, "x"):
+            self.refused(banner_delay=bad)
+
+
 class ValueTests(SynchronousTestCase):
     def test_defaults_are_themselves_right(self) -> None:
         for cls in (Server, TLS, Storage, Auth):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.config import ground
 from mailserver.config.checks import Remark
-from mailserver.config.classes import TLS, CertificateFiles, Server
+from mailserver.config.classes import TLS, CertificateFiles, Listener, Server
 from mailserver.config.lines import Lines
 from mailserver.config.origins import Places
 from mailserver.config.reading import Parts, read
@@ -89,6 +89,30 @@ class SurveyTests(SynchronousTestCase):
                 pair = CertificateFiles(certificate=self.folder / certificate, key=self.folder / key)
                 said = self._survey(Server(data_dir=self.folder / "data"), TLS(certificate=(pair,)))
                 self.assertEqual([(remark.path[-1], remark.warning) for remark in said], told)
+
+    def _listener(self, **keys: object) -> list[Remark]:
+        values = {"address": "unix:/run/x", "protocol": "lmtp", "name": "x", "tls": "off", "auth": "off",
+                  "hostname": "localhost", "bare_newlines": "fix"}  # fmt: skip
+        whole = parts(Server(data_dir=self.folder / "data"))
+        listener = Listener.model_validate(values | keys)
+        return list(ground.survey(dataclasses.replace(whole, listeners={("listener", 0): listener})))
+
+    def test_the_owner_of_a_socket_is_of_this_machine(self) -> None:
+        me, mine = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+        for owner, told in (
+            (me, ""), (f"{me}:{mine}", ""), ("no-such-name", "no user"), (f"{me}:no-such-name", "no group"),
+        ):  # fmt: skip
+            with self.subTest(owner):
+                said = self._listener(unix_owner=owner)
+                self.assertEqual([remark.path[-1] for remark in said], ["unix_owner"] * bool(told))
+                self.assertIn(told, str(said))
+
+    def test_the_file_of_who_signs_certificates_of_clients(self) -> None:
+        for name, told in (("good.pem", ""), ("expired.pem", ""), ("good.key", "it is a key"), ("x", "no such file")):
+            with self.subTest(name):
+                said = self._listener(client_ca=self.folder / name)
+                self.assertEqual([remark.path[-1] for remark in said], ["client_ca"] * bool(told))
+                self.assertIn(told, str(said))
 
     def test_no_text_of_a_file_is_quoted(self) -> None:
         (self.folder / "secret.key").write_text("-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n")

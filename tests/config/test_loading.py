@@ -97,6 +97,26 @@ GOOD: list[tuple[str, str, list[str]]] = [
          "[w.key for w in c.warnings] == ['tls.certificate[1].certificate', 'tls.certificate[2].key']"],
     ),
     (
+        "LMTP on a Unix socket, behind which a proxy may stand",
+        SERVER + '[[listener]]\naddress = "unix:/run/lmtp.sock"\nprotocol = "lmtp"\nunix_mode = "660"\n'
+        'unix_owner = "root"\nproxy_protocol = true\n',
+        ["(c.listeners[0].name, c.listeners[0].tls, c.listeners[0].auth) == ('lmtp-unix', 'off', 'off')",
+         "c.listeners[0].address.path == '/run/lmtp.sock'", "c.warnings == ()",
+         "(c.listeners[0].unix_mode, c.listeners[0].unix_owner) == ('0660', 'root')",
+         "c.origins['listener.lmtp-unix.tls'] == 'default of lmtp'"],
+    ),
+    (
+        "certificates of clients, with EXTERNAL",
+        SERVER + SMTP + 'client_certificates = "request"\nclient_ca = "good.pem"\n[auth]\nmechanisms = ["EXTERNAL"]\n',
+        ["c.listeners[0].client_ca.is_absolute()", "c.warnings == ()"],
+    ),
+    (
+        "what is unusual is warned of",
+        SERVER + '[[listener]]\naddress = "24"\nprotocol = "lmtp"\n[[listener]]\naddress = "25"\nprotocol = "smtp"\n'
+        "tls_required = true\n",
+        ["[w.key for w in c.warnings] == ['listener.lmtp-24.address', 'listener.smtp-25.tls_required']"],
+    ),
+    (
         "a data directory that can be made",
         '[server]\ndata_dir = "new"\n' + SMTP,
         ["not c.server.data_dir.exists()"],
@@ -168,8 +188,10 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(
             self._problems((SERVER + SMTP).replace("smtp", "uucp").replace("\n", "\r\n")),
             [
-                'mailserver.toml:6: listener.uucp-2525.protocol: "uucp" is not possible; '
-                'use "smtp", "submission" or "lmtp"'
+                (
+                    "mailserver.toml:6: listener.uucp-2525.protocol: "
+                    '"uucp" is not possible; use "smtp", "submission" or "lmtp"'
+                ),
             ],
         )
 
@@ -210,7 +232,7 @@ class DevelopmentTests(SynchronousTestCase):
         for item in config.listeners:
             self.assertTrue(item.next_free_port and item.allow_insecure_auth and item.address.is_loopback)
             self.assertEqual((item.auth, item.bare_newlines, item.hostname), ("optional", "fix", "localhost"))
-            self.assertEqual(item.limits, config.limits)
+            self.assertEqual((item.limits, item.tls_required), (config.limits, False))
 
     def test_everything_else(self) -> None:
         config = development(Path("somewhere"))
@@ -218,6 +240,8 @@ class DevelopmentTests(SynchronousTestCase):
         self.assertEqual((config.source, config.domains, config.warnings), (None, (), ()))
         self.assertEqual(config.server.data_dir, Path("somewhere").absolute())
         self.assertEqual((config.limits.auth_failure_delay, DEFAULT_LIMITS.auth_failure_delay), (0.0, 2.0))
+        # Only those by which any password can be taken.
+        self.assertEqual(config.auth.mechanisms, ("PLAIN", "LOGIN", "CRAM-MD5"))
 
 
 class ImportTests(SynchronousTestCase):

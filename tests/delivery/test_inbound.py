@@ -77,7 +77,7 @@ class InboundCase(SynchronousTestCase):
         rooms = Rooms(
             "mail.example.org", router, cast("MaildirStore", self.store), lambda: 0.0, policies, delivered_to
         )
-        return MailAvatar(rooms, "", may_relay=may_relay)
+        return MailAvatar(rooms, "joe@example.org" if may_relay else "", submission=may_relay)
 
     def ask(self, avatar: MailAvatar, *addresses: str) -> Envelope:
         """MAIL and RCPT for each."""
@@ -101,12 +101,12 @@ class RealmTests(SynchronousTestCase):
         self.checkers = [checker, AllowAnonymousAccess()]
 
     def login(self, credentials: Any, *, may_relay: bool, interface: Any = IMailAvatar) -> Any:
-        portal = Portal(MailRealm(self.rooms, may_relay=may_relay), self.checkers)
+        portal = Portal(MailRealm(self.rooms, submission=may_relay), self.checkers)
         return portal.login(credentials, None, interface)
 
     def test_realm_and_avatar_are_what_they_say(self) -> None:
-        verifyObject(IRealm, MailRealm(self.rooms, may_relay=False))
-        verifyObject(IMailAvatar, MailAvatar(self.rooms, "", may_relay=False))
+        verifyObject(IRealm, MailRealm(self.rooms, submission=False))
+        verifyObject(IMailAvatar, MailAvatar(self.rooms, "", submission=False))
 
     def test_who_logged_in_gets_an_avatar_with_the_name(self) -> None:
         for may_relay in (False, True):
@@ -120,17 +120,17 @@ class RealmTests(SynchronousTestCase):
     def test_nobody_never_may_relay(self) -> None:
         _, avatar, _ = self.successResultOf(self.login(Anonymous(), may_relay=True))
         self.assertEqual((avatar.user, avatar.may_relay), ("", False))
-        realm = MailRealm(self.rooms, may_relay=True)
+        realm = MailRealm(self.rooms, submission=True)
         for avatar_id in (ANONYMOUS, b"", ""):
             self.assertFalse(realm.requestAvatar(avatar_id, None, IMailAvatar)[1].may_relay)
 
     def test_names_are_bytes_or_text(self) -> None:
-        realm = MailRealm(self.rooms, may_relay=True)
+        realm = MailRealm(self.rooms, submission=True)
         for avatar_id in ("j\u00f6rg@example.org", "j\u00f6rg@example.org".encode()):
             self.assertEqual(realm.requestAvatar(avatar_id, None, IMailAvatar)[1].user, "j\u00f6rg@example.org")
 
     def test_two_logins_have_two_avatars(self) -> None:
-        realm = MailRealm(self.rooms, may_relay=True)
+        realm = MailRealm(self.rooms, submission=True)
         first, second = (realm.requestAvatar(b"a", None, IMailAvatar)[1] for _ in range(2))
         self.assertIsNot(first, second)
         self.assertIsNot(first._routes, second._routes)
@@ -232,7 +232,7 @@ class TargetTests(InboundCase):
         store = RecordingStore()
         store.deliver = lambda _: Committed()  # type: ignore[method-assign, assignment, return-value]
         rooms = Rooms("mail.example.org", FakeRouter(joe=[box("joe")]), cast("MaildirStore", store), lambda: 0.0)
-        avatar = MailAvatar(rooms, "", may_relay=False)
+        avatar = MailAvatar(rooms, "", submission=False)
         delivery = avatar.data(self.ask(avatar, "joe@example.org"))
         verifyObject(IDelivery, delivery)
         committed: Any = delivery.commit()
@@ -308,7 +308,7 @@ class EndToEndTests(SynchronousTestCase):
             lambda address: mailbox_path(self.mail, address),
         )
         rooms = Rooms("mail.example.org", router, store, lambda: 0.0)
-        _, self.avatar, _ = MailRealm(rooms, may_relay=True).requestAvatar(ANONYMOUS, None, IMailAvatar)
+        _, self.avatar, _ = MailRealm(rooms, submission=True).requestAvatar(ANONYMOUS, None, IMailAvatar)
 
     def files(self, kind: str = "*") -> list[Path]:
         return sorted(path for path in self.mail.rglob("*") if path.is_file() and path.match(f"{kind}/*"))

@@ -124,6 +124,38 @@ class SocketsTests(ServerTestCase):
         self.assertEqual(server.messages(ANNA), [b"Subject: x\n\nx\n"])
         self.assertFalse(path.exists())
 
+    def test_a_unix_socket_that_a_killed_server_has_left(self) -> None:
+        server = self.new_server()
+        path = server.directory / "smtp.sock"
+        server.write(config(listener("unix", f"unix:{path}")))
+        server.start()
+        server.running.kill()
+        server.wait()
+        self.assertTrue(path.exists())
+        server.start()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            self.assertEqual(connection.recv(4), b"220 ")
+        # While this one lives, a second one is told that somebody is there.
+        second = self.new_server(config(listener("unix", f"unix:{path}")))
+        second.launch()
+        self.assertEqual(second.wait(), 1)
+        self.assertIn(f'listener "unix": unix:{path}: ', second.told())
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            self.assertEqual(connection.recv(4), b"220 ")
+        self.assertEqual(server.stop(), 0)
+
+    def test_the_same_port_again_right_after_the_end(self) -> None:
+        port = free_port()
+        server = self.new_server(config(listener("fixed", f"127.0.0.1:{port}")))
+        for _ in range(3):
+            server.start()
+            with session(("127.0.0.1", port)) as client:
+                # The server closes first: its end of the connection stays in TIME_WAIT.
+                client.quit()
+            self.assertEqual(server.stop(), 0)
+
     def test_sockets_passed_by_systemd(self) -> None:
         server = self.new_server(config(listener("passed", "systemd:smtp"), listener("own", "127.0.0.1:0")))
         shutil.copytree(prepared_data(), server.data)

@@ -18,7 +18,11 @@ from mailserver.smtp.session import SMTPSession
 TLS = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128)
 #: RFC 2195 2.
 CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
-MECHANISMS = {"PLAIN": Plain, "LOGIN": Login, "CRAM-MD5": lambda: CramMD5(CHALLENGE)}
+MECHANISMS = {
+    "PLAIN": lambda _context: Plain(),
+    "LOGIN": lambda _context: Login(),
+    "CRAM-MD5": lambda _context: CramMD5(CHALLENGE),
+}
 
 
 def settings(**changes: Any) -> SessionSettings:
@@ -32,12 +36,12 @@ class Conversation:
     DATA (datadenied@ as a sender) and the end of text (enddenied@, endlater@, endbye@ as senders).
     """
 
-    def __init__(self, given: SessionSettings | None = None, *, tls: bool = False) -> None:
+    def __init__(
+        self, given: SessionSettings | None = None, *, tls: bool = False, kind: type[SMTPSession] = SMTPSession
+    ) -> None:
         peer = Peer("192.0.2.1", 4711, tls=TLS if tls else None)
         numbers = itertools.count(1)
-        self.session = SMTPSession(
-            given or settings(), peer, new_id=lambda: f"t{next(numbers)}", local=("192.0.2.25", 25)
-        )
+        self.session = kind(given or settings(), peer, new_id=lambda: f"t{next(numbers)}", local=("192.0.2.25", 25))
         self.output = b""
         self.messages: list[tuple[Envelope, bytes]] = []
         self.events: list[str] = []
@@ -99,7 +103,11 @@ class Conversation:
             answer = self._judge(event.envelope.sender, "end")
             if answer is None:
                 self.messages.append((event.envelope, self._text))
+                several = {"endmixed": (replies.OK, replies.MAILBOX_FULL), "endfew": (replies.OK,)}
+                return several.get(getattr(event.envelope.sender, "local", ""))
             return answer
+        if isinstance(event, events.Verify):
+            return self._judge(event.address)
         return None
 
     @staticmethod

@@ -47,11 +47,16 @@ class RecordCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000.0)
         self.told: list[Any] = []
-        self.session = SimpleNamespace(peer=PEER, messages=2, error_count=1, text_failed=False)
+        self.session = SimpleNamespace(
+            peer=PEER,
+            messages=2,
+            error_count=1,
+            text_failed=False,
+            settings=SimpleNamespace(listener="smtp-25"),
+        )
         self.record = ConnectionLog(
             Logger(namespace="mailserver.smtp", observer=self.told.append),  # type: ignore[arg-type]
             "c1",
-            "smtp-25",
             cast("SMTPSession", self.session),
             self.clock,
         )
@@ -87,6 +92,7 @@ class MessageTests(RecordCase):
             "body": "8BITMIME",
             "smtputf8": False,
             "reply": "250 2.0.0 Ok: queued as id7",
+            "replies": ["250 2.0.0 Ok: queued as id7"],
             "seconds": 1.5,
         }
         self.assertEqual(self.told_fields(), expected)

@@ -12,6 +12,7 @@ from mailserver.limits import Limits
 from mailserver.reply import Reply
 from mailserver.smtp import events
 from mailserver.smtp.rules import State
+from mailserver.smtp.session import SMTPSession
 from tests.smtp.driver import MECHANISMS, TLS, Conversation, settings
 from tests.smtp.transcripts import AUTH, EHLO, MAIL, RCPT, START, TRANSCRIPTS, Transcript, b64
 
@@ -27,8 +28,11 @@ class TranscriptTests(SynchronousTestCase):
 
     maxDiff = None
 
+    kind: type[SMTPSession] = SMTPSession
+    transcripts = TRANSCRIPTS
+
     def converse(self, transcript: Transcript, chunks: list[bytes]) -> Conversation:
-        return Conversation(settings(**transcript.settings), tls=transcript.tls).feed(chunks)
+        return Conversation(settings(**transcript.settings), tls=transcript.tls, kind=self.kind).feed(chunks)
 
     def check(self, transcript: Transcript, conversation: Conversation, how: str, more: str = "") -> None:
         name = f"{transcript.name} ({how})"
@@ -38,20 +42,20 @@ class TranscriptTests(SynchronousTestCase):
         self.assertEqual(bool(conversation.closed), transcript.closed, name)
 
     def test_fed_whole(self) -> None:
-        for transcript in TRANSCRIPTS:
+        for transcript in self.transcripts:
             self.check(transcript, self.converse(transcript, [transcript.sent]), "whole")
 
     def test_fed_byte_by_byte(self) -> None:
-        for transcript in TRANSCRIPTS:
+        for transcript in self.transcripts:
             self.check(transcript, self.converse(transcript, pieces(transcript.sent, 1)), "byte by byte")
 
     def test_fed_in_odd_pieces(self) -> None:
-        for transcript in TRANSCRIPTS:
+        for transcript in self.transcripts:
             for size in (2, 3, 5, 7, 4093):
                 self.check(transcript, self.converse(transcript, pieces(transcript.sent, size)), f"pieces of {size}")
 
     def test_fed_with_a_tail(self) -> None:
-        for transcript in TRANSCRIPTS:
+        for transcript in self.transcripts:
             if transcript.closed:
                 self.check(transcript, self.converse(transcript, [transcript.sent + b"NOOP\r\n"]), "tail")
             elif transcript.settings.get("limits", Limits()).idle_commands > 10 and transcript.codes[-3:] != "354":
@@ -59,11 +63,11 @@ class TranscriptTests(SynchronousTestCase):
                 self.check(transcript, conversation, "tail", " 250")
 
     def test_names_are_unique(self) -> None:
-        names = [transcript.name for transcript in TRANSCRIPTS]
+        names = [transcript.name for transcript in self.transcripts]
         self.assertEqual(len(names), len(set(names)))
 
     def test_every_reply_is_whole_lines_with_enhanced_codes_where_they_belong(self) -> None:
-        for transcript in TRANSCRIPTS:
+        for transcript in self.transcripts:
             for line in self.converse(transcript, [transcript.sent]).replies[1:]:
                 self.assertLessEqual(len(line), 510)
                 plain = line[:3] in ("220", "334", "354") or (line[:3] == "250" and line[4:5] != "2")
@@ -103,12 +107,26 @@ class ExtensionTests(SynchronousTestCase):
 
     def test_the_order_is_stable(self) -> None:
         always = ["SIZE 52428800", "8BITMIME", "PIPELINING", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
-        self.assertEqual(self.ehlo(), always)
-        self.assertEqual(self.ehlo(starttls=True), [*always, "STARTTLS"])
-        self.assertEqual(self.ehlo(starttls=True, tls=True), always)
-        self.assertEqual(self.ehlo(**AUTH), always)
-        self.assertEqual(self.ehlo(**AUTH, tls=True), [*always, "AUTH PLAIN LOGIN CRAM-MD5"])
-        self.assertEqual(self.ehlo(**AUTH, insecure_auth=True), [*always, "AUTH PLAIN LOGIN CRAM-MD5"])
+        always += ["CHUNKING", "BINARYMIME", "DSN"]
+        limits, auth = "LIMITS MAILMAX=1000 RCPTMAX=1000", "AUTH PLAIN LOGIN CRAM-MD5"
+        self.assertEqual(self.ehlo(), [*always, limits])
+        self.assertEqual(self.ehlo(starttls=True), [*always, "STARTTLS", limits])
+        self.assertEqual(self.ehlo(starttls=True, tls=True), [*always, "REQUIRETLS", limits])
+        self.assertEqual(self.ehlo(**AUTH), [*always, limits])
+        self.assertEqual(self.ehlo(**AUTH, tls=True), [*always, auth, "REQUIRETLS", limits])
+        self.assertEqual(self.ehlo(**AUTH, insecure_auth=True), [*always, auth, limits])
+        last = ["FUTURERELEASE 60", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"]
+        self.assertEqual(self.ehlo(hold=60, xclient=True)[-2:], last)
+
+    def test_each_can_be_switched_off(self) -> None:
+        given = {"starttls": True, "hold": 60, "xclient": True, **AUTH, "insecure_auth": True}
+        for tls in (False, True):
+            announced = self.ehlo(tls=tls, **given)
+            for line in announced:
+                name = line.split(" ")[0]
+                left = self.ehlo(tls=tls, **given, off=frozenset({name}))
+                gone = {line} | ({"BINARYMIME"} if name == "CHUNKING" else set())
+                self.assertEqual(left, [each for each in announced if each not in gone], name)
 
     def test_size_tells_the_limit(self) -> None:
         self.assertEqual(self.ehlo(limits=Limits(message_size=100_000))[0], "SIZE 100000")
