@@ -19,7 +19,6 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -27,8 +26,6 @@ from mailserver.address import AddressError, normal_domain
 
 #: A certificate or key file; a chain of ten is a tenth of it (octets).
 MAX_FILE = 1024 * 1024
-#: Characters of a client's name; no mail address and no host name is longer.
-MAX_NAME = 255
 #: RFC 9325 4.5: the least modulus of an RSA key (bits).
 MIN_RSA = 2048
 
@@ -108,40 +105,6 @@ def inspect_pair(certificate: Path, key: Path, *, now: datetime) -> tuple[Loaded
     if secret is not None and _is_open_to_all(key):
         findings.append(Finding(key, "the private key is open to every user of this host; chmod o= it", warning=True))
     return loaded, findings
-
-
-def client_name(certificate: x509.Certificate) -> str:
-    """
-    Whom a client's certificate is for: the first mail address among its alternative names (RFC 5280 4.2.1.6), else
-    the first host name, else the first common name.  "" when there is none, or one that is empty, longer than 255
-    characters, or not printable: it goes to logs and header fields.
-    """
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        found = [*names.get_values_for_type(x509.RFC822Name), *names.get_values_for_type(x509.DNSName)]
-    except x509.ExtensionNotFound:
-        found = []
-    except ValueError:  # extensions that are damaged, or not what their type says
-        return ""
-    if not found:
-        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        found = [each.value for each in common if isinstance(each.value, str)]
-    name = found[0] if found else ""
-    return name if len(name) <= MAX_NAME and name.isprintable() else ""
-
-
-def end_point_hash(certificate: x509.Certificate) -> bytes | None:
-    """
-    The channel binding `tls-server-end-point` of a connection with this certificate (RFC 5929 4.1): its hash by the
-    hash of its signature, SHA-256 instead of MD5 and SHA-1.  None for a signature without such a hash (Ed25519).
-    """
-    try:
-        algorithm = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
-    if algorithm is None:
-        return None
-    return certificate.fingerprint(hashes.SHA256() if algorithm.name in ("md5", "sha1") else algorithm)
 
 
 def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:

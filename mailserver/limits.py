@@ -89,6 +89,9 @@ class Limits:
         240.0, 1.0, 3600.0, "A decision of ours, then 451; below the 5 minutes that clients wait (RFC 5321 4.5.3.2)."
     )
     unread_timeout: float = _seconds(60.0, 1.0, 3600.0, "A peer that does not read our replies.")
+    closing_timeout: float = _seconds(
+        5.0, 0.1, 600.0, "The wait for a peer to close its side, after our last reply; then the connection is cut."
+    )
 
     # -- how many at once, over all listeners (SERVER_WIDE) ----------------------------------------------------
     connections: int = _count(1_000, 1, 1_000_000, "Connections in all; never above 80 % of the files we may open.")

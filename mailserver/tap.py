@@ -17,9 +17,10 @@ from typing import Any
 from twisted.python import usage
 
 from mailserver.config import Config, ConfigError, Listener, development, find_config, load
+from mailserver.foundations import StartError
 from mailserver.logs import observer, twistd_logger
 from mailserver.privileges import Owner
-from mailserver.service import MailService, StartError
+from mailserver.service import MailService
 from mailserver.welcome import welcome
 
 #: Where development mode keeps its data.

@@ -37,6 +37,7 @@ DEFAULTS = [
     ("connection_time", 3600.0, "", None),
     ("decision_timeout", 240.0, "", None),
     ("unread_timeout", 60.0, "", None),
+    ("closing_timeout", 5.0, "", None),
     ("connections", 1000, "", None),
     ("connections_per_client", 50, "", None),
     ("connection_rate", 300, "", None),

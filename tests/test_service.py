@@ -20,7 +20,8 @@ from zope.interface.verify import verifyObject
 from mailserver.accounts.passwords import hash_password
 from mailserver.address import parse_address
 from mailserver.config import Config, ConfigError, development, load
-from mailserver.service import MailService, StartError, settings_of
+from mailserver.foundations import StartError
+from mailserver.service import MailService
 
 
 class Client(Protocol):
@@ -240,19 +241,6 @@ class StartTests(ServiceCase):
         for host in ("127.0.0.1", "[::1]"):
             await self.connect(f"{host}:{port}")
         self.assertEqual(len(service.addresses), 2)
-
-    def test_submission_asks_for_tls_and_login(self) -> None:
-        config = self.configure('address = "127.0.0.1:0"\nprotocol = "submission"')
-        settings = settings_of(config, config.listeners[0])
-        self.assertTrue(settings.tls_required and settings.auth_required and settings.starttls)
-        self.assertEqual(
-            list(settings.mechanisms), ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"]
-        )
-        self.assertEqual(settings.bare_newlines, "fix")
-        config = self.configure(SMTP)
-        settings = settings_of(config, config.listeners[0])
-        self.assertFalse(settings.tls_required or settings.auth_required or settings.mechanisms)
-        self.assertEqual(settings.bare_newlines, "reject")
 
 
 class ReloadTests(ServiceCase):

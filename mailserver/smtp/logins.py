@@ -15,6 +15,7 @@ from collections.abc import Callable
 from mailserver import reply as replies
 from mailserver.reply import Reply
 from mailserver.sasl import (
+    BearerLogin,
     Challenge,
     Lookup,
     LookupServer,
@@ -37,6 +38,8 @@ class LoginCommands(Conversation):
     _exchange: SaslServer | None = None
     #: The reply that the next response brings, whatever it holds: the exchange failed and must still come to its end.
     _verdict: Reply | None = None
+    #: Did the exchange end with a token, whose refusal it tells by itself?
+    _refusable = False
 
     def offered_mechanisms(self) -> list[str]:
         """The mechanisms that work on this connection as it is now, in the order of the settings."""
@@ -115,6 +118,7 @@ class LoginCommands(Conversation):
             self._ask(events.Lookup(outcome.user), self._looked_up)
         else:
             # A `WrongProof` too: it waits like every wrong password before the server says no.
+            self._refusable = isinstance(outcome, BearerLogin)
             self._ask(events.Login(exchange.name, outcome), self._logged_in)
 
     def _looked_up(self, answer: Answer) -> None:
@@ -140,7 +144,7 @@ class LoginCommands(Conversation):
             self._reply(replies.AUTHENTICATED)
             return
         reply = answer if isinstance(answer, Reply) else replies.BAD_CREDENTIALS
-        if reply.code >= 500 and isinstance(exchange, RefusableServer):
+        if reply.code >= 500 and self._refusable and isinstance(exchange, RefusableServer):
             # RFC 7628 3.2.3: the error is told in a challenge, and only behind its response stands the 535.
             self._challenge(exchange.refused())
             self._verdict = reply

@@ -461,7 +461,7 @@ class ESMTPServer(AvatarServer):
             return
         limits, now = self._limits, self._clock().seconds()
         if self.session.state is State.CLOSED:
-            wait, what = limits.unread_timeout, "closing"
+            wait, what = (limits.closing_timeout if self._peer_reads else limits.unread_timeout), "closing"
         elif not self._peer_reads:
             wait, what = limits.unread_timeout, "replies not read"
         elif self._handshaking:

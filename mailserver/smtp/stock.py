@@ -208,9 +208,12 @@ class CramMD5Credentials:
 
 def mechanisms_of(challengers: Mapping[bytes, Any], hostname: str) -> dict[str, MechanismFactory]:
     """SASL exchanges for the names of `challengers`: our own for those that we know, the given ones for others."""
+    names = [name.decode("ascii").upper() for name in challengers]
+    plus = "SCRAM-SHA-256-PLUS" in names
     own: dict[str, MechanismFactory] = {
         "SCRAM-SHA-256-PLUS": lambda context: Scram(context.bindings, plus=True),
-        "SCRAM-SHA-256": lambda context: Scram(context.bindings, plus=False),
+        # A client that says it could bind channels, where we do not offer to, has not been lied to.
+        "SCRAM-SHA-256": lambda context: Scram(context.bindings if plus else {}, plus=False),
         "PLAIN": lambda _context: Plain(),
         "LOGIN": lambda _context: Login(),
         "CRAM-MD5": lambda _context: CramMD5(make_challenge(hostname, os.urandom(16), time.time())),
@@ -218,7 +221,6 @@ def mechanisms_of(challengers: Mapping[bytes, Any], hostname: str) -> dict[str, 
         "OAUTHBEARER": lambda _context: OAuthBearer(),
         "XOAUTH2": lambda _context: XOAuth2(),
     }
-    names = [name.decode("ascii").upper() for name in challengers]
     return {name: own.get(name) or _foreign(name, challengers) for name in names}
 
 

@@ -48,6 +48,7 @@ class ListenerTests(SynchronousTestCase):
             self.assertEqual(
                 [str(each) for each in value], ["192.0.2.0/24", "192.0.2.7/32", "2001:db8::/32", "::1/128"]
             )
+            self.assertEqual(getattr(self.listener(**{key: value}), key), value)
             self.refused(**{key: "192.0.2.0/24"})
             for bad in (
                 "192.0.2.1/24",

@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.smtp.lmtp import LMTPSession
 from tests.smtp import test_session
 from tests.smtp.driver import Conversation
-from tests.smtp.transcripts import DATA, LHLO, LMTP_TRANSCRIPTS, MAIL, RCPT, TWO
+from tests.smtp.extension_transcripts import LHLO, LMTP_TRANSCRIPTS, TWO
+from tests.smtp.phrases import DATA, MAIL, RCPT
 
 
 class LMTPTranscriptTests(test_session.TranscriptTests):

@@ -22,7 +22,7 @@ from mailserver.reply import Refusal, Reply
 from mailserver.smtp.server import ESMTPServer, ESMTPServerFactory, new_id
 from mailserver.smtp.session import SMTPSession
 from tests.smtp.driver import MECHANISMS, settings
-from tests.smtp.transcripts import b64
+from tests.smtp.phrases import b64
 from tests.smtp.wire import Line, Wire, waiting
 
 EHLO, MAIL, RCPT, DATA = b"EHLO client.example.net", b"MAIL FROM:<a@example.net>", b"RCPT TO:<b@example.org>", b"DATA"

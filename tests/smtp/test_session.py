@@ -14,7 +14,8 @@ from mailserver.smtp import events
 from mailserver.smtp.rules import State
 from mailserver.smtp.session import SMTPSession
 from tests.smtp.driver import MECHANISMS, TLS, Conversation, settings
-from tests.smtp.transcripts import AUTH, EHLO, MAIL, RCPT, START, TRANSCRIPTS, Transcript, b64
+from tests.smtp.phrases import AUTH, EHLO, MAIL, RCPT, START, Transcript, b64
+from tests.smtp.transcripts import TRANSCRIPTS
 
 quick = hypothesis_settings(deadline=None, max_examples=150)
 

@@ -23,7 +23,7 @@ from mailserver.sasl import Challenge, Malformed
 from mailserver.smtp import stock as ours
 from mailserver.smtp.server import ESMTPServer, ESMTPServerFactory
 from mailserver.smtp.stock_import import stock
-from tests.smtp.transcripts import b64
+from tests.smtp.phrases import b64
 from tests.smtp.wire import PEER, Wire
 
 

@@ -1,0 +1,148 @@
+"""How rooms, settings and factories are made from a configuration."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.address import parse_address
+from mailserver.config import Config, development, load
+from mailserver.foundations import (
+    Foundations,
+    StartError,
+    factory_of,
+    is_within,
+    rooms_of,
+    self_signed_names,
+    settings_of,
+)
+from mailserver.proxy import ProxyFactory
+from mailserver.reply import RELAYING_DENIED, Refusal
+from mailserver.routing import DevelopmentRouter, Local
+from mailserver.smtp.server import ESMTPServerFactory
+
+SMTP = 'address = "127.0.0.1:0"\nprotocol = "smtp"\nname = "in"'
+
+
+class FoundationsCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.dir = Path(self.mktemp())
+        self.dir.mkdir()
+
+    def configure(self, *listeners: str, more: str = "") -> Config:
+        file = self.dir / "mailserver.toml"
+        text = f'[server]\nhostname = "mx.example.org"\ndata_dir = "data"\n{more}\n[[domain]]\nname = "example.org"\n'
+        file.write_text(text + "".join(f"[[listener]]\n{listener}\n" for listener in listeners))
+        return load(file)
+
+    def ground(self, config: Config) -> Foundations:
+        ground = Foundations(config, Clock())
+        self.addCleanup(ground.accounts.close)
+        return ground
+
+
+class SettingsTests(FoundationsCase):
+    def test_submission_asks_for_tls_and_login(self) -> None:
+        config = self.configure('address = "127.0.0.1:0"\nprotocol = "submission"')
+        settings = settings_of(config, config.listeners[0])
+        self.assertTrue(settings.tls_required and settings.auth_required and settings.starttls)
+        self.assertEqual(
+            list(settings.mechanisms), ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"]
+        )
+        self.assertEqual(settings.bare_newlines, "fix")
+        config = self.configure(SMTP)
+        settings = settings_of(config, config.listeners[0])
+        self.assertFalse(settings.tls_required or settings.auth_required or settings.mechanisms)
+        self.assertEqual(settings.bare_newlines, "reject")
+
+    def test_what_a_listener_says_reaches_the_session(self) -> None:
+        config = self.configure(
+            SMTP + '\nbanner = "hi"\nvrfy = true\nbanner_delay = 2\nextensions_off = ["DSN"]\n'
+            "limits = { errors = 7 }\ntls_required = true"
+        )
+        settings = settings_of(config, config.listeners[0])
+        self.assertEqual((settings.banner, settings.vrfy, settings.banner_delay), ("hi", True, 2.0))
+        self.assertEqual((settings.off, settings.limits.errors), (frozenset({"DSN"}), 7))
+        self.assertTrue(settings.tls_required)
+
+    def test_lmtp(self) -> None:
+        config = self.configure('address = "unix:/run/x/lmtp"\nprotocol = "lmtp"')
+        self.assertTrue(settings_of(config, config.listeners[0]).lmtp)
+
+
+class RoomsTests(FoundationsCase):
+    def test_the_domains_are_routed_and_others_are_not(self) -> None:
+        ground = self.ground(config := self.configure(SMTP))
+        ground.accounts.add_account(parse_address("b@example.org"), ())
+        rooms = rooms_of(config, ground)
+        (local,) = rooms.router.route(parse_address("b+x@example.org"), may_relay=False)
+        self.assertEqual(local.path, ground.mail / "example.org" / "b")
+        with self.assertRaises(Refusal) as caught:
+            rooms.router.route(parse_address("b@example.com"), may_relay=False)
+        self.assertEqual(caught.exception.reply, RELAYING_DENIED)
+
+    def test_development_takes_everything_and_checks_no_sender(self) -> None:
+        ground = self.ground(config := development((self.dir / "dev").absolute()))
+        rooms = rooms_of(config, ground)
+        self.assertIsInstance(rooms.router, DevelopmentRouter)
+        self.assertIsNone(rooms.senders)
+        (local,) = rooms.router.route(parse_address("any@where.example"), may_relay=False)
+        self.assertIsInstance(local, Local)
+
+    def test_senders_know_the_separator_of_their_domain(self) -> None:
+        config = self.configure(SMTP)
+        rooms = rooms_of(config, self.ground(config))
+        assert rooms.senders is not None
+        self.assertEqual(rooms.senders.separator("example.org"), "+")
+
+
+class FactoryTests(FoundationsCase):
+    def factory(self, listener: str) -> object:
+        config = self.configure(listener)
+        ground = self.ground(config)
+        return factory_of(config, config.listeners[0], rooms_of(config, ground), ground, Clock())
+
+    def test_the_layers_below_the_protocol(self) -> None:
+        self.assertIsInstance(self.factory(SMTP), ESMTPServerFactory)
+        implicit = self.factory('address = "127.0.0.1:0"\nprotocol = "submission"\ntls = "implicit"')
+        self.assertIsInstance(implicit, TLSMemoryBIOFactory)
+        proxied = self.factory(SMTP + '\nproxy_protocol = true\ntrusted_proxies = ["127.0.0.1"]\ntls = "implicit"')
+        assert isinstance(proxied, ProxyFactory)
+        self.assertIsInstance(proxied.wrapped, TLSMemoryBIOFactory)
+
+    def test_who_may_use_xclient(self) -> None:
+        factory = self.factory(SMTP + '\nxclient = ["192.0.2.0/24"]')
+        assert isinstance(factory, ESMTPServerFactory)
+        self.assertTrue(factory.trusts("192.0.2.9"))
+        self.assertFalse(factory.trusts("198.51.100.1"))
+        self.assertFalse(self.factory(SMTP).trusts("192.0.2.9"))  # type: ignore[attr-defined]
+
+
+class WithinTests(SynchronousTestCase):
+    def test_addresses_and_networks(self) -> None:
+        networks = [ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8::/32")]
+        for host, expected in (
+            ("192.0.2.1", True),
+            ("192.0.3.1", False),
+            ("2001:db8::1", True),
+            ("::1", False),
+            ("", False),
+            ("x", False),
+        ):
+            self.assertEqual(is_within(host, networks), expected, host)
+
+
+class StartTests(FoundationsCase):
+    def test_a_data_directory_that_cannot_be_made(self) -> None:
+        config = self.configure(SMTP)
+        (self.dir / "data").write_text("in the way")
+        error = self.assertRaises(StartError, Foundations, config, Clock())
+        self.assertIn("data", error.lines[0])
+
+    def test_the_names_of_a_certificate_of_ours(self) -> None:
+        names = self_signed_names(self.configure(SMTP))
+        self.assertEqual(names, ["mx.example.org", "localhost", "127.0.0.1", "::1"])
