@@ -8,7 +8,6 @@ Failures: `StartError`.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import random
 import resource
@@ -53,6 +52,7 @@ from mailserver.selfsigned import ensure_self_signed, renew_if_needed
 from mailserver.smtp.rules import SessionSettings
 from mailserver.smtp.server import ESMTPServerFactory
 from mailserver.smtp.stock import mechanisms_of
+from mailserver.sockets import within
 from mailserver.tls import CertificateProblem, CertificateSet, CertificateWatch
 
 #: Threads that write mail; the disk, not the processor, is what they wait for.
@@ -258,21 +258,17 @@ def factory_of(config: Config, listener: Listener, rooms: Rooms, ground: Foundat
         connections=ground.connections,
         counters=ground.counters,
         scram=None if config.development else ground.checker,
-        xclient=(lambda host: is_within(host, listener.xclient)) if listener.xclient else None,
+        xclient=(lambda host: within(host, listener.xclient)) if listener.xclient else None,
     )
     if listener.tls == "implicit":
         factory = TLSMemoryBIOFactory(tls, False, factory, clock=reactor)
     if listener.proxy_protocol:
         factory = ProxyFactory(
-            factory, listener.trusted_proxies, reactor, listener=listener.name, connections=ground.connections
+            factory,
+            listener.trusted_proxies,
+            reactor,
+            timeout=listener.limits.proxy_header_timeout,
+            listener=listener.name,
+            connections=ground.connections,
         )
     return factory
-
-
-def is_within(host: str, networks: Sequence[Any]) -> bool:
-    """Is this address in one of the networks?  A Unix socket ("") is in none."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return any(address in network for network in networks)

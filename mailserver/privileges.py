@@ -37,18 +37,6 @@ def owner_of(user: str | None, group: str | None) -> Owner | None:
     return Owner(entry.pw_uid, gid, entry.pw_name)
 
 
-def unix_owner_of(text: str | None) -> tuple[int, int] | None:
-    """
-    "user" or "user:group" as (uid, gid); -1 for the group when it is not named, which leaves it as it is.
-
-    Raises KeyError for names that do not exist (the configuration check has told that before).
-    """
-    if text is None:
-        return None
-    user, colon, group = text.partition(":")
-    return pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid if colon else -1
-
-
 def give(owner: Owner, paths: Iterable[Path]) -> None:
     """Make those of the paths that exist the owner's; links are not followed."""
     for path in paths:

@@ -21,8 +21,8 @@ from twisted.logger import Logger
 
 from mailserver.config import Config, ConfigError, Listener
 from mailserver.foundations import Foundations, StartError, factory_of, rooms_of
-from mailserver.privileges import Owner, become, give, owner_of, unix_owner_of
-from mailserver.sockets import BindError, BoundSocket, adopt, bind
+from mailserver.privileges import Owner, become, give, owner_of
+from mailserver.sockets import BindError, BoundSocket, adopt, bind, owner_ids
 from mailserver.systemd import notify, reloading
 
 #: Development mode: how many ports behind the usual one are tried.
@@ -88,7 +88,7 @@ def bind_listener(config: Config, listener: Listener, owner: Owner | None = None
     """
     try:
         further = FURTHER_PORTS if listener.next_free_port else 0
-        belongs = unix_owner_of(listener.unix_owner)
+        belongs = owner_ids(listener.unix_owner) if listener.unix_owner else None
         if belongs is None and owner is not None and os.geteuid() == 0:
             belongs = (owner.uid, owner.gid)
         mode = int(listener.unix_mode, 8)
@@ -102,6 +102,9 @@ def bind_listener(config: Config, listener: Listener, owner: Owner | None = None
 def _key(listener: Listener) -> str:
     """What tells a listener from the others, also after a reload; any number of them may ask for any free port."""
     address = listener.address
+    if address.kind == "unix":
+        # Another mode or owner is another socket file: the old one is closed, and the new one bound in its place.
+        return f"{address} {listener.unix_mode} {listener.unix_owner or ''}"
     return f"{address} {listener.name}" if address.kind == "tcp" and address.port == 0 else str(address)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -15,7 +14,6 @@ from mailserver.foundations import (
     Foundations,
     StartError,
     factory_of,
-    is_within,
     rooms_of,
     self_signed_names,
     settings_of,
@@ -120,20 +118,6 @@ class FactoryTests(FoundationsCase):
         self.assertTrue(factory.trusts("192.0.2.9"))
         self.assertFalse(factory.trusts("198.51.100.1"))
         self.assertFalse(self.factory(SMTP).trusts("192.0.2.9"))  # type: ignore[attr-defined]
-
-
-class WithinTests(SynchronousTestCase):
-    def test_addresses_and_networks(self) -> None:
-        networks = [ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8::/32")]
-        for host, expected in (
-            ("192.0.2.1", True),
-            ("192.0.3.1", False),
-            ("2001:db8::1", True),
-            ("::1", False),
-            ("", False),
-            ("x", False),
-        ):
-            self.assertEqual(is_within(host, networks), expected, host)
 
 
 class StartTests(FoundationsCase):

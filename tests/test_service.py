@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from collections.abc import Callable
@@ -299,6 +300,31 @@ class ReloadTests(ServiceCase):
         await self.reload(service)
         await self.connect(f"[::1]:{port}")
         await self.connect(f"127.0.0.1:{port}")
+
+    async def test_a_unix_socket_gets_its_new_mode(self) -> None:
+        path = Path("/tmp") / f"mailserver-test-{os.getpid()}.sock"  # a short path: sun_path has 108 octets
+        text = f'address = "unix:{path}"\nprotocol = "lmtp"\nname = "in"'
+        service = await self.start(self.configure(text), load=lambda: load(self.file))
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        self.configure(text + '\nunix_mode = "0660"')
+        await self.reload(service)
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o660)
+        await service.stopService()
+        self.assertFalse(path.exists())
+
+    async def test_a_reload_during_a_reload_is_not_lost(self) -> None:
+        reads: list[Config] = []
+        config = self.configure(SMTP)
+
+        def read() -> Config:
+            reads.append(config)
+            if len(reads) == 1:
+                service.reload()
+            return config
+
+        service = await self.start(config, load=read)
+        await self.reload(service)
+        self.assertEqual(len(reads), 2)
 
     async def test_trouble_in_a_reload_is_logged_and_the_next_one_works(self) -> None:
         answers: list[Any] = [ConfigError(()), RuntimeError("x"), None]

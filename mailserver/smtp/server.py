@@ -256,6 +256,9 @@ class ESMTPServer(AvatarServer):
         if self._lost or self.session.state is State.CLOSED:
             if isinstance(event, events.Data) and IDelivery.providedBy(result):
                 result.abort()
+            elif isinstance(event, events.EndOfText) and reply is None:
+                # Nobody is left to hear the 250, but the message is there.
+                self._record.answered(event, result)
             return
         if isinstance(event, events.Text):
             if reply is not None:
@@ -412,6 +415,7 @@ class ESMTPServer(AvatarServer):
 
     def cut(self) -> None:
         """End the connection now, with a 421: the time for draining is over."""
+        self._record.reason = self._record.reason or "shutting down"
         self.session.abort(replies.SHUTTING_DOWN, "shutting down")
         self._drop_delivery()
         self._flush()

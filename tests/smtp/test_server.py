@@ -232,6 +232,7 @@ class LostTests(LogCase):
         line.lose()
         commit.callback(None)
         self.assertEqual(line.delivery.done, ["prepare", "commit"])
+        self.assertEqual(len(self.named("message")), 1)
 
     def test_no_delayed_call_is_left_behind(self) -> None:
         for sent in ((), (EHLO,), OPEN, (*OPEN, b"one"), (b"FOO",) * 10):
