@@ -99,7 +99,15 @@ VALUES = [
     (OK, "250 2.0.0 Ok"),
     (
         TLSInfo("TLSv1.3", "X", 256),
-        {"version": "TLSv1.3", "cipher": "X", "bits": 256, "server_name": "", "resumed": False},
+        {
+            "version": "TLSv1.3",
+            "cipher": "X",
+            "bits": 256,
+            "server_name": "",
+            "resumed": False,
+            "client_name": "",
+            "client_fingerprint": "",
+        },
     ),
     (Nasty(), "[Nasty]"),
     (2**300, hex(2**300)),
