@@ -98,10 +98,10 @@ class Limits:
     connections_per_client: int = _count(50, 1, 1_000_000, "Connections of one client (IPv4 address, IPv6 /64).")
     connection_rate: int = _count(300, 1, 10_000_000, "New connections of one client in a minute.")
     messages_per_minute: int = _count(
-        1_000, 0, 10_000_000, "Messages of one client in a minute, then 421; far above what mailers do; 0: no limit."
+        1_000, 0, 10_000_000, "Messages of one client in a minute, then 450; far above what mailers do; 0: no limit."
     )
     recipients_per_minute: int = _count(
-        10_000, 0, 100_000_000, "Recipients of one client in a minute, refused ones too, then 421; 0: no limit."
+        10_000, 0, 100_000_000, "Recipients of one client in a minute, refused ones too, then 450; 0: no limit."
     )
 
     # -- guessing passwords ------------------------------------------------------------------------------------

@@ -7,9 +7,12 @@ are current in tests/config/test_sample.py and tests/config/test_manual.py.
 
 from __future__ import annotations
 
+import ast
 import configparser
+import dataclasses
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +20,25 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli.main import mailserver
+from mailserver.config.classes import TLS, Auth, Domain, Listener, Server, Storage
+from mailserver.limits import Limits
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Table of the configuration -> its keys.
+KEYS = {
+    **{
+        name: {field.alias or key for key, field in table.model_fields.items()}
+        for name, table in (
+            ("server", Server),
+            ("tls", TLS),
+            ("storage", Storage),
+            ("auth", Auth),
+            ("listener", Listener),
+            ("domain", Domain),
+        )
+    },
+    "limits": {field.name for field in dataclasses.fields(Limits)},
+}
 STATUSES = ("done", "in part", "used", "named")
 
 
@@ -54,6 +74,13 @@ def listed() -> dict[int, str]:
     return {
         int(number): status for number, status in re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
     }
+
+
+def unfulfilled() -> list[list[str]]:
+    """The rows of the second part of docs/rfc.md: RFC and section, level, what is asked for, why not."""
+    text = (ROOT / "docs" / "rfc.md").read_text("utf-8").split("# What is not fulfilled")[1]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows if row[0].strip() not in ("where", "---")]
 
 
 def shell_lines() -> Iterator[tuple[str, str]]:
@@ -113,6 +140,52 @@ class StandardsTests(SynchronousTestCase):
         self.assertGreater(len(listed()), 30)
         self.assertEqual(bad, {})
 
+    def test_none_is_listed_twice(self) -> None:
+        text = (ROOT / "docs" / "rfc.md").read_text("utf-8")
+        numbers = re.findall(r"^\| (\d+) \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)
+        self.assertEqual([number for number in numbers if numbers.count(number) > 1], [])
+
+    def test_what_is_not_fulfilled_has_its_section_its_level_and_its_reason(self) -> None:
+        rows = unfulfilled()
+        self.assertGreater(len(rows), 30)
+        for row in rows:
+            self.assertEqual(len(row), 4, row)
+            self.assertRegex(row[0], r"\A\d{4}(?: \d[\d.]*(?: \(\d\))?(?:, \(?\d[\d.]*\)?)*)?\Z")
+            self.assertIn(row[1], ("MUST", "MUST NOT", "SHOULD", "SHOULD NOT"), row)
+            self.assertTrue(row[2] and row[3], row)
+
+    def test_in_part_and_not_fulfilled_are_the_same_standards(self) -> None:
+        lacking = {int(row[0].split()[0]) for row in unfulfilled()}
+        self.assertEqual(lacking, {number for number, status in listed().items() if status.startswith("in part")})
+
+
+class GenSmtpTests(SynchronousTestCase):
+    """docs/gen_smtp.md: the checklist is whole, and the tests that it names are there."""
+
+    def setUp(self) -> None:
+        self.text = (ROOT / "docs" / "gen_smtp.md").read_text("utf-8")
+
+    def test_every_defect_and_every_test_of_gen_smtp_has_a_row(self) -> None:
+        for heading, prefix, last in (("## D:", "D", 17), ("## T-S:", "TS", 25)):
+            section = self.text.split(heading)[1].split("\n## ")[0]
+            firsts = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+            numbers = [int(number) for first in firsts for number in re.findall(rf"\b{prefix}(\d+)", first)]
+            self.assertEqual(numbers, list(range(1, last + 1)))
+
+    def test_the_tests_that_it_names_are_there(self) -> None:
+        tests, transcripts = (ROOT / "tests").rglob("test_*.py"), (ROOT / "tests" / "smtp").glob("*transcripts.py")
+        methods = {name for path in tests for name in re.findall(r"def (test_\w+)\(", path.read_text("utf-8"))}
+        names = {
+            name for path in transcripts for name in re.findall(r'Transcript\(\s*"([^"]+)"', path.read_text("utf-8"))
+        }
+        rows = [row for row in self.text.split("## D:")[1].splitlines() if row.startswith("| ")]
+        cells = "\n".join(row.strip("|").split("|")[-1] for row in rows)
+        named_methods, named = set(re.findall(r"`(test_\w+)`", cells)), set(re.findall(r'"([^"]+)"', cells))
+        self.assertGreater(len(named_methods), 10)
+        self.assertGreater(len(named), 30)
+        self.assertEqual(sorted(named_methods - methods), [])
+        self.assertEqual(sorted(named - names), [])
+
 
 class DependenciesTests(SynchronousTestCase):
     def test_every_dependency_has_its_reason(self) -> None:
@@ -124,6 +197,26 @@ class DependenciesTests(SynchronousTestCase):
         page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
         rows = "\n".join(re.findall(r"^\| (.+?) \| .+ \|$", page, re.MULTILINE))
         self.assertEqual(sorted(name for name in wanted if f"`{name}`" not in rows), [])
+
+
+class ProgramsTests(SynchronousTestCase):
+    def test_python_in_the_pages_is_python(self) -> None:
+        number = 0
+        for path in pages():
+            for block in re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+                ast.parse(block, path.name)
+                number += 1
+        self.assertGreater(number, 2)
+
+    def test_toml_in_the_pages_is_toml_of_known_keys(self) -> None:
+        number = 0
+        for path in pages():
+            for block in re.findall(r"^```toml\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+                number += 1
+                for name, table in tomllib.loads(block).items():
+                    for each in table if isinstance(table, list) else [table]:
+                        self.assertEqual(set(each) - KEYS[name], set(), f"{path.name}: [{name}]")
+        self.assertGreater(number, 5)
 
 
 class CommandsTests(SynchronousTestCase):

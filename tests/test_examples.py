@@ -14,8 +14,10 @@ from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
 
 from mailserver.config import load
+from mailserver.interfaces import IDelivery, IMailAvatar
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -122,6 +124,16 @@ class OwnLoginsTests(ExampleTestCase):
             self.assertEqual(reply[:9], expected)
         self.assertEqual(sizes, [len(MESSAGE)])
         self.assertEqual((await self.in_thread(send, port, "bob@example.org"))[:9], "530 5.7.0")
+
+
+class ContractTests(ExampleTestCase):
+    def test_the_classes_of_the_examples_keep_their_contracts(self) -> None:
+        tickets, logins = example("tickets"), example("own_logins")
+        desk = tickets.Desk(reactor)
+        self.assertTrue(verifyObject(IMailAvatar, tickets.TicketAvatar(desk)))
+        self.assertTrue(verifyObject(IDelivery, tickets.Addition(desk, 1)))
+        self.assertTrue(verifyObject(IMailAvatar, logins.Sender("alice", list)))
+        self.assertTrue(verifyObject(IDelivery, logins.Counted(list)))
 
 
 class TicketsTests(ExampleTestCase):

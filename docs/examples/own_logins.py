@@ -20,9 +20,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from zope.interface import implementer
 
+from mailserver.address import Address
 from mailserver.envelope import Envelope, Recipient
 from mailserver.interfaces import IDelivery, IMailAvatar
-from mailserver.reply import Refusal, Reply
+from mailserver.reply import CANNOT_VERIFY, Refusal, Reply
 from mailserver.selfsigned import ensure_self_signed
 from mailserver.smtp.rules import SessionSettings
 from mailserver.smtp.server import ESMTPServerFactory
@@ -70,6 +71,9 @@ class Sender:
 
     def data(self, envelope: Envelope) -> Counted:
         return Counted(self._done)
+
+    def verify(self, address: Address) -> Reply:
+        return CANNOT_VERIFY
 
     def reset(self) -> None:
         """No state to forget."""

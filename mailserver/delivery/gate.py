@@ -3,11 +3,13 @@ A gate in front of a delivery: the header section of a message is held until it 
 only then goes on; the body flows through.
 
 In: blocks.  Out: blocks; or `Refusal` from whoever judges.  The header is bounded by the session's limits.
+A text without any header gets an empty line in front, or it would become a part of the fields that we put on top.
 RFC 5322 2.1 (header and body), 2.2.3 (folding).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -17,6 +19,10 @@ from mailserver.interfaces import IDelivery
 
 #: The header section (whole lines with CRLF, without the empty line) -> what goes on in its place.  Raises Refusal.
 Judge = Callable[[bytes], bytes]
+
+
+# RFC 5322 2.2 and 4.5.8: a name of printable ASCII, perhaps blanks, a colon.  Or the first line of an mbox file.
+_HEADER = re.compile(rb"[!-9;-~]+[ \t]*:|>?From ")
 
 
 @implementer(IDelivery)
@@ -65,6 +71,8 @@ class HeaderGate:
 
     def _open(self, end: int) -> Any:
         held, self._held = bytes(self._held or b""), None
+        if end and not _HEADER.match(held):
+            held, end = b"\r\n" + held, 0
         header = held[:end]
         for judge in self._judges:
             header = judge(header)
@@ -78,15 +86,16 @@ def fields(header: bytes) -> list[tuple[bytes, bytes]]:
 
     A line that is no field (before the first field, or without a colon) has the name b"".
     """
-    found: list[tuple[bytes, bytes]] = []
+    found: list[tuple[bytes, list[bytes]]] = []
     for line in _lines(header):
-        if line[:1] in (b" ", b"\t") and found:
-            name, before = found[-1]
-            found[-1] = (name, before + line)
+        folded = line[:1] in (b" ", b"\t")
+        if folded and found:
+            found[-1][1].append(line)
             continue
         name, colon, _ = line.partition(b":")
-        found.append((name.strip().lower() if colon else b"", line))
-    return found
+        found.append((name.strip().lower() if colon and not folded else b"", [line]))
+    # Joined at the end: to add line by line to a field of ten thousand would cost their square.
+    return [(name, b"".join(lines)) for name, lines in found]
 
 
 def _lines(header: bytes) -> list[bytes]:

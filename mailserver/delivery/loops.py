@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mailserver import reply as replies
 from mailserver.address import Address, AddressError, parse_address
 from mailserver.delivery.gate import body_of, fields
-from mailserver.reply import Refusal
+from mailserver.reply import Refusal, Reply
+
+SEEN = Reply(554, "5.4.6", "Message has been delivered here before: mail loop")
+#: More Delivered-To fields than this are a loop too, whomever they name: each is a hop to a mailbox.
+MOST_DELIVERED_TO = 100
 
 
 class LoopCheck:
@@ -25,9 +28,9 @@ class LoopCheck:
         """The header as it was.  Raises Refusal when a Delivered-To field names one of the mailboxes."""
         if b"delivered-to" not in header.lower():
             return header  # nearly every message that did not pass a list or an alias
-        for name, field in fields(header):
-            if name == b"delivered-to" and self._is_ours(body_of(field)):
-                raise Refusal(replies.MAIL_LOOP)
+        hops = [field for name, field in fields(header) if name == b"delivered-to"]
+        if len(hops) > MOST_DELIVERED_TO or any(self._is_ours(body_of(field)) for field in hops):
+            raise Refusal(SEEN)
         return header
 
     def _is_ours(self, text: str) -> bool:

@@ -9,6 +9,7 @@ RFC 6409 5 (mandatory), 6.1 (who may), 8 (what may be added); RFC 5322 3.6 (fiel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import getaddresses
@@ -25,6 +26,10 @@ BAD_FROM = Reply(554, "5.6.0", "Message needs one From field with an address")
 
 #: RFC 5322 3.6.3 and 3.6.6: who got a blind copy is told to nobody.
 REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path"})
+#: Octets of a From field; far above what people write, and little to take apart.
+MOST_FROM = 8_192
+#: Line ends in a header section, whole or bare, one or several: nothing in it can be an empty line.
+_LINE_ENDS = re.compile(rb"[\r\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class Submission:
 
     def __call__(self, header: bytes) -> bytes:
         """The header as it may leave.  Raises Refusal."""
+        # Where a policy lets a bare CR or LF be, or in a binary message: who reads it as the end of a line would see
+        # fields (a second From, a Bcc) that were not seen here.
+        header = _LINE_ENDS.sub(b"\r\n", header)
         kept = [(name, field) for name, field in fields(header) if name not in REMOVED]
         names = {name for name, _ in kept}
         added = b""
@@ -81,7 +89,12 @@ class Submission:
         # RFC 5322 3.6: exactly one From.  Two would show one author to this server and another to the reader.
         if len(authors) != 1:
             raise Refusal(BAD_FROM, f"{len(authors)} From fields")
-        addresses = [address for _, address in getaddresses([body_of(authors[0])])]
+        if len(authors[0]) > MOST_FROM:
+            raise Refusal(BAD_FROM, "From is too long")
+        try:
+            addresses = [address for _, address in getaddresses([body_of(authors[0])])]
+        except RecursionError:  # groups in groups, comments in comments
+            raise Refusal(BAD_FROM, "From is nested too deep") from None
         if not addresses:
             raise Refusal(BAD_FROM, "no address in From")
         for text in addresses:

@@ -84,8 +84,8 @@ class EachRecipient:
     """
     A partial delivery to Maildirs whose commit answers for each recipient: LMTP (RFC 2033 4.2).
 
-    routes: for each recipient of the envelope its mailboxes (`routing.Local`).  A recipient of several mailboxes has
-    got the message only when all of them have: what is tried again doubles, what is not is lost.
+    routes: for each recipient of the envelope its mailboxes (`routing.Local`).  A recipient of several mailboxes gets
+    the message in all of them or in none: what is tried again would double, what is not would be lost.
     """
 
     def __init__(self, inner: Any, routes: Sequence[Sequence[Any]], accepted: Reply) -> None:
@@ -97,18 +97,28 @@ class EachRecipient:
         """See `IDelivery.write`."""
         return self._inner.write(block)
 
-    def prepare(self) -> Any:
-        """See `IDelivery.prepare`."""
-        return self._inner.prepare()
+    async def prepare(self) -> None:
+        """See `IDelivery.prepare`; mailboxes that no recipient is left for get nothing either."""
+        await _finish(_start(self._inner.prepare))
+        refused = self._inner.refused
+        lacking = [(route, self._refusal(route)) for route in self._routes]
+        wanted = {local.path for route, refusal in lacking if refusal is None for local in route}
+        for route, refusal in lacking:
+            for local in route:
+                if refusal is not None and local.path not in wanted and local.path not in refused:
+                    self._inner.leave_out(local.path, refusal)
+        if not wanted:
+            raise next(iter(refused.values()))
+
+    def _refusal(self, route: Sequence[Any]) -> Refusal | None:
+        """Why the recipient of this route gets nothing, or None."""
+        return next((self._inner.refused[local.path] for local in route if local.path in self._inner.refused), None)
 
     async def commit(self) -> tuple[Reply, ...]:
         """A reply for each recipient."""
-        await self._inner.commit()
-        refused = self._inner.refused
-        return tuple(
-            next((refused[local.path].reply for local in route if local.path in refused), self._accepted)
-            for route in self._routes
-        )
+        await _finish(_start(self._inner.commit))
+        refusals = [self._refusal(route) for route in self._routes]
+        return tuple(self._accepted if refusal is None else refusal.reply for refusal in refusals)
 
     def abort(self) -> None:
         """See `IDelivery.abort`."""

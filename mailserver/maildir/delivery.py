@@ -101,7 +101,7 @@ class MaildirDelivery:
         self._unwritten = self._first_header
         self._lines = LineEndings(crlf=store.line_endings == "crlf")
         self._draft: Draft = store.durable.draft(targets[0].path / "tmp", maildir_layout)
-        self._reservations: list[Reservation] = []
+        self._reservations: dict[Path, Reservation] = {}
         self._prepared = False
         self._ended = False  # aborted, or handed over to the disk
 
@@ -142,7 +142,7 @@ class MaildirDelivery:
         except BaseException:
             self._release()
             raise
-        for reservation in self._reservations:
+        for reservation in self._reservations.values():
             reservation.keep()
 
     def abort(self) -> None:
@@ -152,6 +152,12 @@ class MaildirDelivery:
         self._ended = True
         self._draft.abort()
         self._release()
+
+    def leave_out(self, path: Path, refusal: Refusal) -> None:
+        """After `prepare`, of a partial delivery: this Maildir gets nothing either; at least one must be left."""
+        self.refused[path] = refusal
+        if (reservation := self._reservations.pop(path, None)) is not None:
+            reservation.release()
 
     def _aborted_meanwhile(self) -> bool:
         return self._ended
@@ -174,12 +180,12 @@ class MaildirDelivery:
                     self.refused[target.path] = refusal
                     continue
                 if reservation is not None:
-                    self._reservations.append(reservation)
+                    self._reservations[target.path] = reservation
         if self.refused and len(self.refused) == sum(map(len, self._groups.values())):
             raise next(iter(self.refused.values()))
 
     def _release(self) -> None:
-        for reservation in self._reservations:
+        for reservation in self._reservations.values():
             reservation.release()
 
     def _on_disk(self, header: bytes) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from twisted.cred.credentials import Anonymous, UsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import Portal
-from twisted.internet.defer import succeed
+from twisted.internet.defer import ensureDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
@@ -65,7 +65,10 @@ class AvatarServer(stock.ESMTP):
             return replies.AUTH_UNAVAILABLE
         user = event.credentials.user
         try:
-            avatar, logout = await self._avatar_for(credentials_of(event.credentials, event.mechanism))
+            login = ensureDeferred(self._avatar_for(credentials_of(event.credentials, event.mechanism)))
+            # The wait for a wrong password has its own end; a checker may have none.
+            login.addTimeout(self.session.settings.limits.decision_timeout, self._clock())
+            avatar, logout = await login
         except UnauthorizedLogin:
             self._record.login_failed(user, event.mechanism)
             if admission is not None:

@@ -96,6 +96,11 @@ class Conversation(ABC):
         return self.state in (State.TEXT, State.CHUNK)
 
     @property
+    def in_message(self) -> bool:
+        """The same, and between two chunks of a message."""
+        return self.in_text or self.state is State.CHUNKS
+
+    @property
     def text_failed(self) -> bool:
         """Is the text that comes in thrown away?"""
         return self._text is not None and self._text.failure is not None

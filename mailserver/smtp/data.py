@@ -182,18 +182,21 @@ class HeaderWatch:
         self._limits = limits
         self._size = self._lines = self._received = 0
         self._start = b""
+        self._behind_crlf = True  # stands a CRLF, or nothing, before `_start`?
 
     def receive(self, text: bytes) -> Reply | None:
         """Look at the next block; the reply that the header section has earned, or None."""
         whole, carried = self._start + text, len(self._start)
-        end = _EMPTY_LINE.search(whole)
+        end = self._end(whole)
         if end is not None:
             self.over = True
-            self._size += max(0, end.start() - carried)
-            whole = whole[: end.start()]
+            self._size += max(0, end - carried)
+            whole = whole[:end]
         else:
             self._size += len(text)
             cut = whole.rfind(b"\n") + 1
+            if cut:
+                self._behind_crlf = whole[:cut].endswith(b"\r\n")
             # The start of the unfinished line is looked at again with the next block.
             self._start = whole[cut : cut + _LINE_START]
             whole = whole[:cut]
@@ -203,4 +206,15 @@ class HeaderWatch:
             return MAIL_LOOP
         if self._size > self._limits.header_size or self._lines > self._limits.header_lines:
             return HEADER_TOO_BIG
+        return None
+
+    def _end(self, whole: bytes) -> int | None:
+        """
+        Where the empty line stands.  Behind a bare LF, where a policy lets it be, stands none: the header section
+        would end here, and go on, without a limit to its size, for those who look for CRLF CRLF.
+        """
+        for empty in _EMPTY_LINE.finditer(whole):
+            at = empty.start()
+            if self._behind_crlf if at == 0 else whole[max(0, at - 2) : at] == b"\r\n":
+                return at
         return None

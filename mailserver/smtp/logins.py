@@ -72,7 +72,9 @@ class LoginCommands(Conversation):
             self._begin(name, initial)
 
     def _begin(self, name: str, initial: bytes) -> None:
-        exchange = self.settings.mechanisms[name](LoginContext(self.peer, self._bindings))
+        # A client that sees no -PLUS says that the server cannot bind channels; where it is not offered that is true.
+        binds = any(each.endswith("-PLUS") for each in self.offered_mechanisms())
+        exchange = self.settings.mechanisms[name](LoginContext(self.peer, self._bindings if binds else {}))
         self._exchange = exchange
         self.state = State.AUTH
         if not initial:
@@ -93,6 +95,15 @@ class LoginCommands(Conversation):
             self._error(replies.AUTH_CANCELLED)
         elif (raw := self._decode(line)) is not None:
             self._step(lambda: exchange.respond(raw))
+
+    def _auth_line_too_long(self) -> None:
+        reply = self._verdict
+        self._end_exchange()
+        if reply is not None:
+            # The login has failed before: a line of any length comes to the same.
+            self._failed(reply)
+        else:
+            self._error(replies.AUTH_TOO_LONG)
 
     def _decode(self, encoded: bytes) -> bytes | None:
         """The octets of a response; None when it is no base64, which was answered."""

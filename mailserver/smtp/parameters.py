@@ -108,9 +108,11 @@ def _bad(keyword: str) -> Unacceptable:
 
 def _check_auth(keyword: str, value: str | None) -> None:
     # RFC 4954 5: an xtext mailbox or "<>".  We trust no client to speak for another; it is read and not used.
+    # curl puts the mailbox into angle brackets, and other servers take it.
     try:
         if value != "<>":
-            parse_address(decode_xtext(value or ""))
+            text = decode_xtext(value or "")
+            parse_address(text[1:-1] if text[:1] + text[-1:] == "<>" else text)
     except (BadSyntax, AddressError) as error:
         raise _bad(keyword) from error
 

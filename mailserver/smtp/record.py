@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from mailserver.address import Address
 from mailserver.envelope import Envelope, TLSInfo
-from mailserver.reply import OK, Reply
+from mailserver.reply import BAD_CREDENTIALS, OK, Reply
 from mailserver.smtp import events
 from mailserver.smtp.session import SMTPSession
 
@@ -71,23 +71,31 @@ class ConnectionLog:
         refused = answer if isinstance(answer, Reply) and not answer.positive else None
         if isinstance(event, events.Mail):
             self._mail_started = self._clock.seconds()
-            if refused is not None:
-                self._note(f"sender <{_path(event.envelope.sender)}>: {refused}")
+        if isinstance(event, events.EndOfText):
+            if not self._session.text_failed:
+                several = answer if isinstance(answer, tuple) else (answer if isinstance(answer, Reply) else OK,)
+                self._message(event.envelope, event.size, *several)
+        elif refused is not None:
+            self._refusal(event, refused)
+
+    def _refusal(self, event: events.Question, refused: Reply) -> None:
+        counters, host = self._counters, self._session.peer.host
+        if isinstance(event, events.Mail):
+            self._note(f"sender <{_path(event.envelope.sender)}>: {refused}")
+            if counters is not None:
+                counters.message_refused(self._listener, host, _kind(refused))
         elif isinstance(event, events.Rcpt):
-            if refused is not None:
-                self._note(f"recipient <{event.recipient.address}>: {refused}")
-                if self._counters is not None:
-                    self._counters.recipient_refused(self._session.peer.host, _kind(refused))
+            self._note(f"recipient <{event.recipient.address}>: {refused}")
+            if counters is not None:
+                counters.recipient_refused(host, _kind(refused))
         elif isinstance(event, events.Data):
-            if refused is not None:
-                self._message(event.envelope, 0, refused)
-        elif isinstance(event, events.EndOfText) and not self._session.text_failed:
-            several = answer if isinstance(answer, tuple) else (answer if isinstance(answer, Reply) else OK,)
-            self._message(event.envelope, event.size, *several)
-        elif isinstance(event, events.Connected) and refused is not None:
+            self._message(event.envelope, 0, refused)
+        elif isinstance(event, events.Connected):
             self._note(f"connection: {refused}")
-            if self._counters is not None:
-                self._counters.connection_refused(self._listener, self._session.peer.host, _kind(refused))
+            if counters is not None:
+                counters.connection_refused(self._listener, host, _kind(refused))
+        elif isinstance(event, (events.Login, events.Lookup)) and refused.code != BAD_CREDENTIALS.code:
+            self._note(f"login: {refused}")  # wrong credentials are told by `login_failed`
 
     def message_refused(self, event: events.MessageRefused) -> None:
         """A message was refused for what it held, or because it could not be stored."""
@@ -141,12 +149,7 @@ class ConnectionLog:
         # What stands for the message as a whole is the worst that was said.
         reply = max(several, key=lambda each: each.code)
         if self._counters is not None:
-            host = envelope.peer.host
-            if reply.positive:
-                recipients = len(envelope.recipients)
-                self._counters.message_accepted(self._listener, host, octets=size, recipients=recipients)
-            else:
-                self._counters.message_refused(self._listener, host, _kind(reply))
+            self._count(envelope, size, several)
         self._log.info(
             "message {transaction} from=<{sender}> to={recipients} size={size}: {reply}",
             event="message",
@@ -167,6 +170,18 @@ class ConnectionLog:
             replies=[str(each) for each in several],
             seconds=round(self._clock.seconds() - self._mail_started, 3),
         )
+
+    def _count(self, envelope: Envelope, size: int, several: tuple[Reply, ...]) -> None:
+        """A message that one recipient has got is accepted; who has not got it is a refused recipient."""
+        counters, host = self._counters, envelope.peer.host
+        failed = [reply for reply in several if not reply.positive]
+        if len(failed) == len(several):
+            counters.message_refused(self._listener, host, _kind(failed[0]))
+            return
+        accepted = len(envelope.recipients) - len(failed)
+        counters.message_accepted(self._listener, host, octets=size, recipients=accepted)
+        for reply in failed:
+            counters.recipient_refused(host, _kind(reply))
 
 
 def _kind(reply: Reply) -> str:

@@ -22,6 +22,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import (
     IAddress,
+    IHalfCloseableProtocol,
     IHandshakeListener,
     IPushProducer,
     IReactorTime,
@@ -81,7 +82,7 @@ class _Output:
         pass  # connectionLost follows and does all there is to do
 
 
-@implementer(IHandshakeListener)
+@implementer(IHandshakeListener, IHalfCloseableProtocol)
 class ESMTPServer(AvatarServer):
     """One connection.  See the module; the laws of the conversation are in `smtp/session`."""
 
@@ -98,6 +99,7 @@ class ESMTPServer(AvatarServer):
         self._busy = False
         self._decision: Deferred[Any] | None = None
         self._reading = True
+        self._input_over = False
         self._peer_reads = True
         self._let_in = False
         self._handshaking = False
@@ -105,6 +107,7 @@ class ESMTPServer(AvatarServer):
         self._committing = False
         self._turned_away: Reply | None = None
         self._text_started = self._text_waited = 0.0
+        self._text_timed = False
         self._timed_for: tuple[float, str] = (0.0, "")
 
     # -- what the transport calls ----------------------------------------------------------------------------------
@@ -157,6 +160,17 @@ class ESMTPServer(AvatarServer):
             return
         self._pump()
 
+    def readConnectionLost(self) -> None:
+        """
+        The peer has closed its sending side; that of ours is open.  Exim does so right behind a pipelined QUIT, and
+        still reads: what it has sent is answered to its end, or it would send a message again that we have.
+        """
+        self._input_over = True
+        self._pump()
+
+    def writeConnectionLost(self) -> None:
+        """See `IHalfCloseableProtocol`; we never close our sending side alone."""
+
     def timeoutConnection(self) -> None:
         """The one timer ran out: what for, `_arm` has noted."""
         what = self._timed_for[1]
@@ -205,6 +219,11 @@ class ESMTPServer(AvatarServer):
                 self._wait_for(waiting, event)
                 return
         self._busy = False
+        if self._input_over and self._peer_reads and self.session.state is not State.CLOSED:
+            # All that came has been answered, and no more will come.
+            self.session.abort(None, "connection lost")
+            self._pump()
+            return
         self._flush()
         self._read(on=self._peer_reads)
         self._arm()
@@ -251,6 +270,8 @@ class ESMTPServer(AvatarServer):
     def _answer(self, event: events.Event, result: Any) -> None:
         """Give the result of a question back to the session; for a notice look only whether it failed."""
         reply = None
+        if not isinstance(result, Failure) and not _makes_sense(event, result):
+            result = Failure(TypeError(f"{type(result).__name__} is no answer to {type(event).__name__}"))
         if isinstance(result, Failure):
             reply = self._trouble(event, result)
         if self._lost or self.session.state is State.CLOSED:
@@ -267,8 +288,10 @@ class ESMTPServer(AvatarServer):
         elif isinstance(event, events.Question):
             if isinstance(event, events.Data) and reply is None:
                 self._delivery, result = result, None
-                self._text_started, self._text_waited = self._clock().seconds(), 0.0
+                self._time_text()
             answer = reply if reply is not None else result
+            if isinstance(event, events.EndOfText):
+                self._text_timed = False  # the next text has a time of its own
             self._record.answered(event, answer)
             self.session.answer(answer)
 
@@ -285,7 +308,7 @@ class ESMTPServer(AvatarServer):
                 connection=self._record.id,
                 reply=str(reply),
             )
-        if isinstance(event, events.Login) and reply is replies.LOCAL_TROUBLE:
+        if isinstance(event, (events.Login, events.Lookup)) and reply is replies.LOCAL_TROUBLE:
             return replies.AUTH_UNAVAILABLE  # RFC 4954 4.7.0: no word about the credentials
         return reply
 
@@ -464,6 +487,10 @@ class ESMTPServer(AvatarServer):
         if self._lost:
             return
         limits, now = self._limits, self._clock().seconds()
+        if not self.session.in_message:
+            self._text_timed = False
+        elif not self._text_timed:
+            self._time_text()  # nobody was asked for a place: the text is thrown away
         if self.session.state is State.CLOSED:
             wait, what = (limits.closing_timeout if self._peer_reads else limits.unread_timeout), "closing"
         elif not self._peer_reads:
@@ -480,10 +507,17 @@ class ESMTPServer(AvatarServer):
             busy = self.admission is not None and self.admission.busy()
             wait, what = (limits.busy_command_timeout if busy else limits.command_timeout), "command"
             left = self._started + limits.connection_time - now
-            if left < wait and not self.session.in_transaction:
+            if self.session.in_transaction:
+                left += limits.command_timeout  # one that has begun may still come to its text
+            if left < wait:
                 wait, what = max(left, 0.0), "connection time"
         self._timed_for = (now, what)
         self.setTimeout(wait)
+
+    def _time_text(self) -> None:
+        """From now on the octets of a text are measured against the clock."""
+        self._text_timed = True
+        self._text_started, self._text_waited = self._clock().seconds(), 0.0
 
     def _too_slow(self, now: float) -> bool:
         took = now - self._text_started - self._text_waited
@@ -565,6 +599,19 @@ class ESMTPServerFactory(stock.SMTPFactory):
     def trusts(self, peer: str) -> bool:
         """May the peer of this address speak for other clients (XCLIENT)?"""
         return self._xclient is not None and self._xclient(peer)
+
+
+def _makes_sense(event: events.Event, result: Any) -> bool:
+    """Is this an answer to that question?  What an app gives is not taken for a yes because it is no Reply."""
+    if isinstance(event, events.Data):
+        return bool(IDelivery.providedBy(result))
+    if isinstance(event, events.EndOfText) and isinstance(result, tuple):
+        return bool(result) and all(isinstance(each, Reply) for each in result)
+    if isinstance(event, events.Verify):
+        return isinstance(result, Reply)
+    if isinstance(event, (events.Mail, events.Rcpt, events.EndOfText)):
+        return result is None or isinstance(result, Reply)
+    return True
 
 
 def session_settings(

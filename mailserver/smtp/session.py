@@ -84,8 +84,7 @@ class SMTPSession(LoginCommands, MailCommands):
 
     def _line_too_long(self) -> None:
         if self.state is State.AUTH:
-            self._end_exchange()
-            self._error(replies.AUTH_TOO_LONG)
+            self._auth_line_too_long()
         else:
             self._error(replies.LINE_TOO_LONG)
 
@@ -244,9 +243,10 @@ _UNKNOWN = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
 def xclient_peer(argument: bytes, peer: Peer) -> Peer:
     """
     The client as XCLIENT describes it (Postfix's XCLIENT_README): attributes with values in xtext; NAME, PROTO,
-    DESTADDR and DESTPORT are read and not used.  Raises BadSyntax.
+    DESTADDR and DESTPORT are read and not used.  The name and the login of the front end itself are forgotten.
+    Raises BadSyntax.
     """
-    changes: dict[str, str | int] = {}
+    changes: dict[str, str | int] = {"helo": "", "user": ""}
     try:
         words = argument.decode("ascii").split()
     except UnicodeDecodeError as error:
@@ -268,9 +268,13 @@ def _attribute(name: str, value: str) -> dict[str, str | int]:
     if name == "ADDR":
         text = value[5:] if value[:5].lower() == "ipv6:" else value
         try:
-            return {"host": str(ipaddress.ip_address(text))}
+            address = ipaddress.ip_address(text)
         except ValueError as error:
             raise BadSyntax("ADDR is no IP address") from error
+        if "%" in text:  # behind it Python takes anything for a zone
+            raise BadSyntax("ADDR with a zone")
+        # RFC 4291 2.5.5.2: the same client has one name only.
+        return {"host": str(getattr(address, "ipv4_mapped", None) or address)}
     if name == "PORT":
         if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
             raise BadSyntax("PORT is no port")

@@ -38,6 +38,8 @@ class MailCommands(Conversation):
     _swallow = 0
     _swallowed: Reply | None = None
     _after_chunk = State.READY
+    #: BDAT: octets of the present chunk, as announced.
+    _chunk_size = 0
 
     def _give_up(self) -> None:
         super()._give_up()
@@ -248,6 +250,7 @@ class MailCommands(Conversation):
             self._refuse_chunk(size, replies.MESSAGE_TOO_BIG)
             return
         text.begin(size, last=last)
+        self._chunk_size = size
         self.state = State.CHUNK
 
     def _refuse_chunk(self, size: int, reply: Reply) -> None:
@@ -256,6 +259,7 @@ class MailCommands(Conversation):
             self.abort(reply, "refused chunk is too large")
             return
         self._swallow, self._swallowed = size, reply
+        self.text_octets = 0
         self._after_chunk, self.state = self.state, State.CHUNK
 
     def _take_text(self) -> bool:
@@ -267,8 +271,10 @@ class MailCommands(Conversation):
         empty_chunk = isinstance(text, ChunkReceiver) and text.left == 0
         if not self._input and not empty_chunk:
             return False
-        chunk = bytes(self._input)
-        self._input.clear()
+        # Of many small chunks each is taken alone: to copy what is behind it every time would cost their square.
+        most = text.left if isinstance(text, ChunkReceiver) else len(self._input)
+        chunk = bytes(self._input[:most])
+        del self._input[:most]
         block, rest = text.receive(chunk)
         self.text_octets += len(chunk) - len(rest or b"")
         if block:
@@ -278,12 +284,12 @@ class MailCommands(Conversation):
             self._events.append(events.TextFailed(text.failure))
         if rest is None:
             return True
-        self._input += rest
+        self._input[:0] = rest
         if text.failure is not None:
             self._message_over(text.failure)
         elif isinstance(text, ChunkReceiver) and not text.last:
             self.state = State.CHUNKS
-            self._reply(Reply(250, "2.0.0", f"{len(chunk) - len(rest)} octets received"))
+            self._reply(Reply(250, "2.0.0", f"{self._chunk_size} octets received"))
         else:
             # The last block's trouble may still come (`refuse_text`): the end is asked for behind it.
             self._ask(events.EndOfText(envelope, text.size), self._message_over)
@@ -293,6 +299,7 @@ class MailCommands(Conversation):
         taken = min(len(self._input), self._swallow)
         del self._input[:taken]
         self._swallow -= taken
+        self.text_octets += taken
         if self._swallow:
             return False
         reply, self._swallowed = self._swallowed, None
@@ -327,6 +334,8 @@ class MailCommands(Conversation):
         """The replies to the end of a message; SMTP has one for all recipients."""
         if isinstance(answer, Reply):
             return [answer]
+        if answer == ():
+            return [replies.LOCAL_TROUBLE]  # nobody has said what became of it
         if isinstance(answer, tuple):
             # One reply must speak for all: if some have it and some have not, those that have it must not lose it by
             # a no that is final, nor may those that have it not be told yes.

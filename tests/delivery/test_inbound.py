@@ -19,13 +19,22 @@ from zope.interface.verify import verifyObject
 from mailserver.accounts.database import AccountsDatabase
 from mailserver.address import Address, parse_address
 from mailserver.delivery.inbound import MailAvatar, MailRealm, Rooms
+from mailserver.delivery.submission import NOT_YOURS, Senders
 from mailserver.durable import Durable
 from mailserver.envelope import Envelope, Peer, Recipient
 from mailserver.interfaces import IDelivery, IMailAvatar, IRouter
 from mailserver.maildir.delivery import MaildirStore, Target
 from mailserver.maildir.names import UniqueNames, mailbox_path
 from mailserver.maildir.quota import Quotas
-from mailserver.reply import DISK_FULL, MAILBOX_FULL, NO_QUEUE_YET, RELAYING_DENIED, UNKNOWN_USER, Refusal
+from mailserver.reply import (
+    CANNOT_VERIFY,
+    DISK_FULL,
+    MAILBOX_FULL,
+    NO_QUEUE_YET,
+    RELAYING_DENIED,
+    UNKNOWN_USER,
+    Refusal,
+)
 from mailserver.routing import Local, LocalDomain, Remote, Router
 
 ENVELOPE = Envelope(
@@ -286,6 +295,15 @@ class Committed:
         pass
 
 
+class Recorded(Committed):
+    """A delivery that keeps its text."""
+
+    text = b""
+
+    def write(self, block: bytes) -> None:
+        self.text += block
+
+
 class EndToEndTests(SynchronousTestCase):
     def setUp(self) -> None:
         root = Path(self.mktemp())
@@ -313,9 +331,9 @@ class EndToEndTests(SynchronousTestCase):
     def files(self, kind: str = "*") -> list[Path]:
         return sorted(path for path in self.mail.rglob("*") if path.is_file() and path.match(f"{kind}/*"))
 
-    async def send(self, text: bytes, *addresses: str) -> Any:
-        self.avatar.mail(ENVELOPE)
-        envelope = ENVELOPE
+    async def send(self, text: bytes, *addresses: str, protocol: str = "ESMTP") -> Any:
+        envelope = dataclasses.replace(ENVELOPE, protocol=protocol)
+        self.avatar.mail(envelope)
         for address in addresses:
             self.avatar.rcpt(envelope, recipient(address))
             envelope = dataclasses.replace(envelope, recipients=(*envelope.recipients, recipient(address)))
@@ -345,6 +363,25 @@ class EndToEndTests(SynchronousTestCase):
         self.assertEqual(self.failureResultOf(ensureDeferred(sent), Refusal).value.reply, MAILBOX_FULL)
         self.assertEqual(self.files(), [])
 
+    def test_over_lmtp_only_the_full_mailbox_is_refused(self) -> None:
+        sent = self.send(b"x" * 1000 + b"\r\n", "ann@example.org", "joe@example.org", protocol="LMTP")
+        self.assertEqual([each.code for each in self.successResultOf(ensureDeferred(sent))], [452, 250])
+        self.assertEqual([path.parent.parent.name for path in self.files()], ["joe"])
+
+    def test_over_lmtp_an_alias_with_a_full_mailbox_gets_nothing_that_would_come_twice(self) -> None:
+        self.accounts.add_account(parse_address("bob@example.org"), ["{PLAIN}x"])
+        sent = self.send(b"x" * 1000 + b"\r\n", "all@example.org", "bob@example.org", protocol="LMTP")
+        self.assertEqual([each.code for each in self.successResultOf(ensureDeferred(sent))], [452, 250])
+        self.assertEqual([path.parent.parent.name for path in self.files()], ["bob"])
+
+    def test_text_without_a_header_stays_apart_from_our_fields(self) -> None:
+        sent = self.send(b"note: no, a text\r\n", "joe@example.org")
+        self.successResultOf(ensureDeferred(sent))
+        sent = self.send(b"just a text\r\n", "joe@example.org")
+        self.successResultOf(ensureDeferred(sent))
+        ends = sorted(path.read_bytes().rpartition(b"@mail.example.org>")[2] for path in self.files("new"))
+        self.assertEqual(ends, [b"\n\njust a text\n", b"\nnote: no, a text\n"])
+
     def test_accounts_that_come_and_go_are_seen_at_once_and_nobody_relays(self) -> None:
         self.accounts.remove_account(parse_address("joe@example.org"))
         for address, reply in [("joe@example.org", UNKNOWN_USER), ("x@example.com", RELAYING_DENIED)]:
@@ -353,3 +390,160 @@ class EndToEndTests(SynchronousTestCase):
             self.assertEqual(caught.exception.reply, reply)
         self.accounts.add_account(parse_address("joe@example.org"), ["{PLAIN}x"])
         self.assertIsNone(self.avatar.rcpt(ENVELOPE, recipient("joe@example.org")))
+
+
+class LMTPStore(RecordingStore):
+    """Deliveries of which some mailboxes are full."""
+
+    def __init__(self, *full: str) -> None:
+        super().__init__()
+        self.full = full
+        self.partial: list[bool] = []
+
+    def deliver(self, targets: list[Target], *, partial: bool = False) -> Any:
+        self.targets.append(targets)
+        self.partial.append(partial)
+        delivery: Any = Committed()
+        delivery.refused = {target.path: Refusal(MAILBOX_FULL) for target in targets if target.path.name in self.full}
+        return delivery
+
+
+class LMTPTests(SynchronousTestCase):
+    """Who has no room refuses for themselves only, where each recipient can be told (RFC 2033 4.2)."""
+
+    def commit(self, protocol: str, full: tuple[str, ...], *names: str, **routes: Any) -> Any:
+        """The codes of the replies; the bare reply where there is one."""
+        self.store = LMTPStore(*full)
+        router = FakeRouter(**{name: [box(name)] for name in ("ann", "bob", "joe")} | routes)
+        rooms = Rooms("mail.example.org", router, cast("MaildirStore", self.store), lambda: 0.0)
+        avatar = MailAvatar(rooms, "", submission=False)
+        envelope = dataclasses.replace(ENVELOPE, protocol=protocol)
+        for name in names:
+            avatar.rcpt(envelope, recipient(f"{name}@example.org"))
+            whole = (*envelope.recipients, recipient(f"{name}@example.org"))
+            envelope = dataclasses.replace(envelope, recipients=whole)
+        delivery: Any = avatar.data(envelope)
+
+        async def both() -> Any:
+            await delivery.prepare()
+            return await delivery.commit()
+
+        answer = self.successResultOf(ensureDeferred(both()))
+        return [each.code for each in answer] if isinstance(answer, tuple) else answer
+
+    def test_each_recipient_has_its_own_reply(self) -> None:
+        for protocol in ("LMTP", "LMTPS", "LMTPSA", "UTF8LMTP", "UTF8LMTPS"):
+            self.assertEqual(self.commit(protocol, ("bob",), "ann", "bob", "joe"), [250, 452, 250], protocol)
+            self.assertEqual(self.store.partial, [True])
+
+    def test_the_same_recipient_twice_has_two_replies_and_one_copy(self) -> None:
+        self.assertEqual(self.commit("LMTP", ("bob",), "bob", "ann", "bob"), [452, 250, 452])
+        self.assertEqual(len(self.store.targets[0]), 2)
+
+    def test_smtp_and_a_single_recipient_have_one_for_all(self) -> None:
+        for protocol, names in [("ESMTP", ("ann", "bob")), ("UTF8SMTPS", ("ann", "bob")), ("LMTP", ("ann",))]:
+            self.assertEqual(str(self.commit(protocol, (), *names)), "250 2.0.0 Ok: queued as id7")
+            self.assertEqual(self.store.partial, [False])
+
+
+class SubmissionTests(InboundCase):
+    """What the avatar of a submission listener does beyond that of port 25."""
+
+    class Directory:
+        def may_send_as(self, account: Address, sender: Address, separator: str) -> bool:
+            return sender.key == account.key and separator == "+"
+
+    def submit(
+        self, *, submission: bool, user: str = "joe@example.org", sender: str = "joe@example.org"
+    ) -> MailAvatar:
+        store = RecordingStore()
+        self.inner = Recorded()
+        store.deliver = lambda _: self.inner  # type: ignore[method-assign, assignment, return-value]
+        senders = Senders(self.Directory(), lambda _domain: "+")
+        rooms = Rooms(
+            "mail.example.org",
+            FakeRouter(ann=[box("ann")]),
+            cast("MaildirStore", store),
+            lambda: 0.0,
+            senders=senders,
+        )
+        avatar = MailAvatar(rooms, user, submission=submission)
+        self.envelope = dataclasses.replace(ENVELOPE, sender=parse_address(sender) if sender else None)
+        avatar.mail(self.envelope)
+        avatar.rcpt(self.envelope, recipient("ann@example.org"))
+        return avatar
+
+    def text(self, avatar: MailAvatar, text: bytes) -> bytes:
+        envelope = dataclasses.replace(self.envelope, recipients=(recipient("ann@example.org"),))
+        delivery: Any = avatar.data(envelope)
+        delivery.write(text)
+        self.successResultOf(ensureDeferred(delivery.prepare()))
+        return self.inner.text
+
+    def test_a_user_writes_as_themselves_only(self) -> None:
+        for sender in ("ann@example.org", "joe@example.com"):
+            with self.assertRaises(Refusal) as caught:
+                self.submit(submission=True, sender=sender)
+            self.assertEqual(caught.exception.reply, NOT_YOURS)
+        self.submit(submission=True)
+        self.submit(submission=True, sender="")
+
+    def test_elsewhere_a_sender_is_nobodys(self) -> None:
+        self.submit(submission=False, sender="boss@example.com")
+        self.submit(submission=True, user="", sender="boss@example.com")
+
+    def test_only_submission_changes_the_header(self) -> None:
+        text = b"From: joe@example.org\r\nBcc: x@example.com\r\n\r\nbody\r\n"
+        self.assertEqual(self.text(self.submit(submission=False), text), text)
+        sent = self.text(self.submit(submission=True), text)
+        self.assertNotIn(b"Bcc", sent)
+        self.assertIn(b"\r\nMessage-ID: <id7.0@mail.example.org>\r\n", sent)
+        self.assertTrue(sent.endswith(b"From: joe@example.org\r\n\r\nbody\r\n"))
+
+    def test_a_from_that_is_not_theirs_is_refused_at_the_text(self) -> None:
+        avatar = self.submit(submission=True)
+        with self.assertRaises(Refusal) as caught:
+            self.text(avatar, b"From: boss@example.com\r\n\r\nbody\r\n")
+        self.assertEqual(caught.exception.reply, NOT_YOURS)
+        self.assertEqual(self.inner.text, b"")
+
+    def test_a_loop_is_refused_on_every_listener(self) -> None:
+        for submission in (False, True):
+            avatar = self.submit(submission=submission)
+            with self.assertRaises(Refusal) as caught:
+                self.text(avatar, b"From: joe@example.org\r\nDelivered-To: ann@example.org\r\n\r\n")
+            self.assertEqual(caught.exception.reply.enhanced, "5.4.6")
+
+
+class VerifyTests(InboundCase):
+    def verify(self, address: str, **targets: Any) -> Any:
+        avatar = self.avatar(FakeRouter(**targets))
+        return ensureDeferred(avatar.verify(parse_address(address)))
+
+    def test_it_tells_what_rcpt_would_say_and_nothing_of_aliases(self) -> None:
+        for targets in ([box("joe")], [box("ann"), box("bob", "secret@example.com")]):
+            reply = self.successResultOf(self.verify("All+x@Example.ORG", **{"All+x": targets}))
+            self.assertEqual(str(reply), "250 2.1.5 <All+x@Example.ORG>")
+
+    def test_who_is_elsewhere_is_not_known(self) -> None:
+        for targets in (
+            [Remote(parse_address("x@example.com"))],
+            [box("joe"), Remote(parse_address("x@example.com"))],
+        ):
+            self.assertEqual(self.successResultOf(self.verify("joe@example.org", joe=targets)), CANNOT_VERIFY)
+
+    def test_nobody_is_refused(self) -> None:
+        for reply in (UNKNOWN_USER, RELAYING_DENIED):
+            refused = self.verify("joe@example.org", joe=Refusal(reply))
+            self.assertEqual(self.failureResultOf(refused, Refusal).value.reply, reply)
+
+    def test_the_router_may_take_its_time(self) -> None:
+        router = FakeRouter(joe=[box("joe")])
+        router.wrap = succeed
+        answer = ensureDeferred(self.avatar(router).verify(parse_address("joe@example.org")))
+        self.assertEqual(self.successResultOf(answer).code, 250)
+
+    def test_it_is_no_transaction(self) -> None:
+        avatar = self.avatar(FakeRouter(joe=[box("joe")]))
+        self.successResultOf(ensureDeferred(avatar.verify(parse_address("joe@example.org"))))
+        self.assertEqual(avatar._routes, {})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
@@ -11,9 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailserver.delivery.transaction import Transaction, reply_for
+from mailserver.address import parse_address
+from mailserver.delivery.transaction import EachRecipient, Transaction, reply_for
 from mailserver.interfaces import IDelivery
 from mailserver.reply import DISK_FULL, LOCAL_TROUBLE, MAILBOX_FULL, Refusal, Reply
+from mailserver.routing import Local
 
 ACCEPTED = Reply(250, "2.0.0", "Ok: queued as id7")
 
@@ -224,3 +227,78 @@ class AbortTests(SynchronousTestCase):
         Transaction([broken, other], ACCEPTED).abort()
         self.assertEqual(other.done, ["abort"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class PartialDelivery(FakeDelivery):
+    """Some of its mailboxes are full."""
+
+    def __init__(self, *full: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.full = full
+        self.refused: dict[Path, Refusal] = {}
+        self.left_out: list[str] = []
+
+    def prepare(self) -> Any:
+        self.refused = {Path(name): Refusal(MAILBOX_FULL) for name in self.full}
+        return super().prepare()
+
+    def leave_out(self, path: Path, refusal: Refusal) -> None:
+        self.left_out.append(path.name)
+        self.refused[path] = refusal
+
+
+class EachRecipientTests(SynchronousTestCase):
+    """LMTP: each recipient hears what became of the message for them, and only for them."""
+
+    def ends(self, full: Sequence[str], *routes: str, way: str = "plain") -> tuple[list[int], list[str]]:
+        """The codes for the recipients of these routes ("ab": to the mailboxes a and b), and who was left out."""
+        inner = PartialDelivery(*full, way=way)
+        owner = parse_address("x@example.org")
+        locals_ = [[Local(Path(name), owner) for name in route] for route in routes]
+        each = EachRecipient(inner, locals_, ACCEPTED)
+        replies = self.successResultOf(ensureDeferred(run(Transaction([each], ACCEPTED), b"text")))
+        self.assertEqual((inner.text, inner.done), (b"text", ["write", "prepare", "commit"]))
+        return [reply.code for reply in replies], inner.left_out
+
+    def test_it_is_a_delivery(self) -> None:
+        verifyObject(IDelivery, EachRecipient(PartialDelivery(), [], ACCEPTED))
+
+    def test_each_recipient_has_a_reply_in_order(self) -> None:
+        for full, routes, codes in [
+            ("", ("a", "b"), [250, 250]),
+            ("a", ("a", "b"), [452, 250]),
+            ("b", ("a", "b", "c"), [250, 452, 250]),
+            ("a", ("a", "b", "a"), [452, 250, 452]),
+            ("", ("a", "a"), [250, 250]),
+        ]:
+            for way in ("plain", "deferred", "coroutine"):
+                self.assertEqual(self.ends(full, *routes, way=way), (codes, []), (full, routes))
+
+    def test_a_recipient_of_several_mailboxes_gets_it_in_all_or_in_none(self) -> None:
+        """What was delivered for a recipient who is refused would come twice."""
+        for full, routes, codes, left_out in [
+            ("a", ("ab", "c"), [452, 250], ["b"]),
+            ("a", ("ab", "b"), [452, 250], []),
+            ("a", ("ab", "bc", "d"), [452, 250, 250], []),
+            ("ad", ("ab", "bd", "c"), [452, 452, 250], ["b"]),
+        ]:
+            self.assertEqual(self.ends(full, *routes), (codes, left_out), (full, routes))
+
+    def test_when_nobody_is_left_all_is_refused(self) -> None:
+        for full, routes in [("a", ("ab", "ac")), ("ab", ("ac", "bc"))]:
+            inner = PartialDelivery(*full)
+            owner = parse_address("x@example.org")
+            locals_ = [[Local(Path(name), owner) for name in route] for route in routes]
+            each = EachRecipient(inner, locals_, ACCEPTED)
+            refusal = self.failureResultOf(ensureDeferred(run(Transaction([each], ACCEPTED))), Refusal).value
+            self.assertEqual(refusal.reply, MAILBOX_FULL)
+            self.assertEqual(inner.done, ["prepare", "abort"])
+
+    def test_trouble_with_the_disk_is_told(self) -> None:
+        for step in ("prepare", "commit"):
+            inner = PartialDelivery(trouble={step: OSError(errno.ENOSPC, "x")})
+            transaction = Transaction(
+                [EachRecipient(inner, [[Local(Path("a"), parse_address("x@y"))]], ACCEPTED)], ACCEPTED
+            )
+            refusal = self.failureResultOf(ensureDeferred(run(transaction)), Refusal).value
+            self.assertEqual((refusal.reply, inner.done[-1]), (DISK_FULL, "abort"))

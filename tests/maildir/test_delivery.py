@@ -270,6 +270,72 @@ class DeliveryTests(SynchronousTestCase):
         self.assertRaises(ValueError, Target, Path("a"), -1, HEADER)
 
 
+class PartialTests(SynchronousTestCase):
+    """LMTP: a full mailbox refuses for itself only."""
+
+    def start(self, *rooms: tuple[str, int, bytes]) -> tuple[Disk, MaildirDelivery]:
+        disk = Disk(self.mktemp())
+        return disk, disk.store.deliver([disk.target(*room) for room in rooms], partial=True)
+
+    def wait(self, answer: Awaitable[Any]) -> Any:
+        return self.successResultOf(ensureDeferred(answer))  # type: ignore[arg-type]
+
+    def names(self, delivery: MaildirDelivery) -> list[str]:
+        return [path.name for path in delivery.refused]
+
+    def test_the_others_get_it(self) -> None:
+        other = b"Delivered-To: x\r\n"
+        for rooms in (
+            [("a", 1, HEADER), ("b", 0, HEADER)],
+            [("b", 0, HEADER), ("a", 1, HEADER)],
+            [("a", 1, HEADER), ("b", 0, other)],
+            [("a", 1, other), ("b", 0, HEADER), ("c", 0, other)],
+            [("a", 1, HEADER), ("b", 0, other), ("c", 0, other)],
+        ):
+            for body in (b"x\r\n", b"x" * 500 + b"\r\n"):
+                disk, delivery = self.start(*rooms)
+                self.wait(send(delivery, body))
+                self.assertEqual(self.names(delivery), ["a"])
+                self.assertEqual(delivery.refused[disk.root / "a"].reply, MAILBOX_FULL)
+                for name, quota, header in rooms:
+                    expected = [] if quota else [(header + body).replace(b"\r\n", b"\n")]
+                    self.assertEqual(disk.messages(name), expected, rooms)
+                    self.assertEqual(disk.messages(name, "tmp"), [], rooms)
+
+    def test_when_all_are_full_it_is_refused_and_nothing_is_left(self) -> None:
+        disk, delivery = self.start(("a", 1, HEADER), ("b", 1, b"B: 1\r\n"))
+        failure = self.failureResultOf(ensureDeferred(send(delivery, b"x" * 500)), Refusal)
+        self.assertEqual(failure.value.reply, MAILBOX_FULL)
+        delivery.abort()
+        self.assertEqual(disk.left(), [])
+
+    def test_who_is_left_out_gets_nothing_and_has_its_room_back(self) -> None:
+        stored = len(HEADER.replace(b"\r\n", b"\n") + b"x\n")
+        disk, delivery = self.start(("a", stored, HEADER), ("b", stored, HEADER), ("c", 0, b"C: 1\r\n"))
+        self.wait(delivery.write(b"x\r\n") or execute(int))
+        self.wait(delivery.prepare())
+        for name in ("b", "c"):
+            delivery.leave_out(disk.root / name, Refusal(MAILBOX_FULL))
+        self.wait(delivery.commit())
+        self.assertEqual(self.names(delivery), ["b", "c"])
+        self.assertEqual([len(disk.messages(name)) for name in ("a", "b", "c")], [1, 0, 0])
+        self.wait(send(disk.store.deliver([disk.target("b", stored)]), b"x\r\n"))
+        self.failureResultOf(ensureDeferred(disk.store.deliver([disk.target("a", stored)]).prepare()), Refusal)
+
+    def test_an_abort_gives_the_room_of_the_others_back(self) -> None:
+        disk, delivery = self.start(("a", 60, HEADER), ("b", 1, HEADER))
+        self.wait(delivery.prepare())
+        delivery.abort()
+        self.wait(disk.store.deliver([disk.target("a", 60)]).prepare())
+        self.assertEqual(disk.left(), [])
+
+    def test_a_whole_delivery_refuses_for_all(self) -> None:
+        disk = Disk(self.mktemp())
+        delivery = disk.store.deliver([disk.target("a"), disk.target("b", 1)])
+        self.failureResultOf(ensureDeferred(delivery.prepare()), Refusal)
+        self.assertEqual(delivery.refused, {})
+
+
 class ThreadPoolTests(TestCase):
     """The same through real threads."""
 

@@ -198,6 +198,73 @@ class ConnectionTests(ClientsCase):
             self.assertLessEqual(model.count("192.0.2.1"), 3)
 
 
+class SendingTests(ClientsCase):
+    """Messages and recipients of one client in a minute."""
+
+    #: the limit, what asks, the reply
+    KINDS = (
+        ("messages_per_minute", "may_send", replies.SENDING_TOO_FAST),
+        ("recipients_per_minute", "may_address", replies.ADDRESSING_TOO_FAST),
+    )
+
+    def ask(self, door: ClientLimits, question: str, peer: Peer, times: int) -> list[Any]:
+        return [getattr(door, question)(peer) for _ in range(times)]
+
+    def test_at_the_limit_over_it_and_when_the_minute_is_over(self) -> None:
+        for limit, question, reply in self.KINDS:
+            door = self.door(**{limit: 3})
+            self.assertEqual(self.ask(door, question, A, 4), [None, None, None, reply])
+            self.clock.advance(MINUTE - 0.01)
+            self.assertEqual(self.ask(door, question, A, 1), [reply])
+            self.assertEqual(self.ask(door, question, B, 3), [None] * 3)
+            self.clock.advance(0.01)
+            self.assertEqual(self.ask(door, question, A, 4), [None, None, None, reply])
+
+    def test_the_reply_lets_the_client_try_again_later(self) -> None:
+        for _, _, reply in self.KINDS:
+            self.assertEqual((reply.code, reply.enhanced), (450, "4.7.1"))
+
+    def test_who_goes_on_asking_is_not_forgiven_by_that_nor_punished_for_ever(self) -> None:
+        for limit, question, reply in self.KINDS:
+            door = self.door(**{limit: 1})
+            self.ask(door, question, A, 1)
+            for _ in range(5):
+                self.clock.advance(11)
+                self.assertEqual(self.ask(door, question, A, 1), [reply])
+            self.clock.advance(5)
+            self.assertEqual(self.ask(door, question, A, 1), [None])
+
+    def test_an_ipv6_client_has_one_count_for_its_64(self) -> None:
+        for limit, question, reply in self.KINDS:
+            door = self.door(**{limit: 2})
+            peers = [Peer(f"2001:db8::{number}") for number in (1, 2, 3)]
+            self.assertEqual([self.ask(door, question, peer, 1)[0] for peer in peers], [None, None, reply])
+            self.assertEqual(self.ask(door, question, Peer("2001:db8:0:1::1"), 1), [None])
+
+    def test_programs_of_this_machine_are_not_counted(self) -> None:
+        for limit, question, _ in self.KINDS:
+            door = self.door(**{limit: 1})
+            for host in ("127.0.0.1", "::1", "", "::ffff:127.0.0.1"):
+                self.assertEqual(self.ask(door, question, Peer(host), 5), [None] * 5, host)
+
+    def test_0_is_no_limit_and_remembers_nobody(self) -> None:
+        for limit, question, _ in self.KINDS:
+            door = self.door(**{limit: 0})
+            self.assertEqual(self.ask(door, question, A, 100), [None] * 100)
+            self.assertEqual(len(door._clients), 0)
+
+    def test_the_two_are_counted_apart(self) -> None:
+        door = self.door(messages_per_minute=1, recipients_per_minute=1)
+        self.assertEqual([*self.ask(door, "may_send", A, 1), *self.ask(door, "may_address", A, 1)], [None, None])
+
+    def test_new_limits_count_at_once(self) -> None:
+        for limit, question, reply in self.KINDS:
+            door = self.door(**{limit: 5})
+            self.ask(door, question, A, 3)
+            door.limits = dataclasses.replace(DEFAULT_LIMITS, **{limit: 3})
+            self.assertEqual(self.ask(door, question, A, 1), [reply])
+
+
 class AuthTests(ClientsCase):
     def test_failures_of_one_client_are_limited_each_minute(self) -> None:
         door = self.door(auth_failures_per_minute=3)

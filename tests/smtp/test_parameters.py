@@ -29,6 +29,7 @@ GOOD = [
     (b"AUTH=<>", None, "7BIT", False),
     (b"AUTH=e+3Dmc2@example.com", None, "7BIT", False),  # RFC 4954 6
     (b"AUTH=+C3+A4@example.com", None, "7BIT", False),
+    (b"AUTH=<a@example.com>", None, "7BIT", False),  # curl
 ]
 
 #: text, code, enhanced code
@@ -53,6 +54,8 @@ BAD = [
     (b"AUTH=", 501, "5.5.4"),
     (b"AUTH=a", 501, "5.5.4"),
     (b"AUTH=a@", 501, "5.5.4"),
+    (b"AUTH=<a@example.com", 501, "5.5.4"),
+    (b"AUTH=<a>", 501, "5.5.4"),
     (b"AUTH=@", 501, "5.5.4"),
     (b"AUTH=a+3@example.org", 501, "5.5.4"),
     (b"AUTH=a+0D+0Ab@example.org", 501, "5.5.4"),

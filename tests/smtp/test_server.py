@@ -234,6 +234,30 @@ class LostTests(LogCase):
         self.assertEqual(line.delivery.done, ["prepare", "commit"])
         self.assertEqual(len(self.named("message")), 1)
 
+    def test_a_peer_that_closes_its_side_behind_quit_hears_every_reply(self) -> None:
+        """Exim pipelines BDAT and QUIT and closes its sending side."""
+        decision, commit = waiting(), waiting()
+        line = Line(steps={"rcpt": decision, "commit": commit}).say(EHLO, MAIL, RCPT, b"BDAT 4 LAST", b"hi", b"QUIT")
+        line.server.readConnectionLost()
+        self.assertEqual((line.codes, line.wire.disconnecting), ("220 250 250", False))
+        decision.callback(None)
+        commit.callback(None)
+        self.assertEqual((line.codes, line.delivery.text), ("220 250 250 250 250 221", b"hi\r\n"))
+        self.assertTrue(line.wire.disconnecting)
+        line.lose()
+        self.assertEqual(self.named("connection")[0]["reason"], "quit")
+
+    def test_a_peer_that_closes_its_side_within_a_message_or_without_quit_is_gone(self) -> None:
+        for sent in ((), (EHLO,), OPEN, (*OPEN, b"one"), (EHLO, b"STARTTLS")):
+            line = Line().say(*sent)
+            line.server.readConnectionLost()
+            line.server.readConnectionLost()
+            self.assertTrue(line.wire.disconnecting, sent)
+            if sent[-1:] == (b"one",):
+                self.assertEqual(line.delivery.done[-1], "abort")
+            line.lose()
+            self.assertEqual(self.named("connection")[-1]["reason"], "connection lost")
+
     def test_no_delayed_call_is_left_behind(self) -> None:
         for sent in ((), (EHLO,), OPEN, (*OPEN, b"one"), (b"FOO",) * 10):
             line = Line().say(*sent)

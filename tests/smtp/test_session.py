@@ -55,6 +55,13 @@ class TranscriptTests(SynchronousTestCase):
             for size in (2, 3, 5, 7, 4093):
                 self.check(transcript, self.converse(transcript, pieces(transcript.sent, size)), f"pieces of {size}")
 
+    def test_the_words_of_the_replies_do_not_depend_on_the_cut(self) -> None:
+        for transcript in self.transcripts:
+            whole = self.converse(transcript, [transcript.sent]).output
+            for size in (1, 3):
+                cut = self.converse(transcript, pieces(transcript.sent, size)).output
+                self.assertEqual(cut, whole, transcript.name)
+
     def test_fed_with_a_tail(self) -> None:
         for transcript in self.transcripts:
             if transcript.closed:
