@@ -173,18 +173,13 @@ class GenSmtpTests(SynchronousTestCase):
             self.assertEqual(numbers, list(range(1, last + 1)))
 
     def test_the_tests_that_it_names_are_there(self) -> None:
-        tests, transcripts = (ROOT / "tests").rglob("test_*.py"), (ROOT / "tests" / "smtp").glob("*transcripts.py")
+        tests = (ROOT / "tests").rglob("test_*.py")
         methods = {name for path in tests for name in re.findall(r"def (test_\w+)\(", path.read_text("utf-8"))}
-        names = {
-            name for path in transcripts for name in re.findall(r'Transcript\(\s*"([^"]+)"', path.read_text("utf-8"))
-        }
-        rows = [row for row in self.text.split("## D:")[1].splitlines() if row.startswith("| ")]
-        cells = "\n".join(row.strip("|").split("|")[-1] for row in rows)
-        named_methods, named = set(re.findall(r"`(test_\w+)`", cells)), set(re.findall(r'"([^"]+)"', cells))
-        self.assertGreater(len(named_methods), 10)
-        self.assertGreater(len(named), 30)
-        self.assertEqual(sorted(named_methods - methods), [])
-        self.assertEqual(sorted(named - names), [])
+        for row in self.text.split("## D:")[1].splitlines():
+            if row.startswith(("| D", "| TS")):
+                named = re.findall(r"`(test_\w+)`", row)
+                self.assertTrue(named, row)
+                self.assertEqual(sorted(set(named) - methods), [], row)
 
 
 class DependenciesTests(SynchronousTestCase):

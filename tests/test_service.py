@@ -28,6 +28,8 @@ from mailserver.service import MailService
 class Client(Protocol):
     """Says lines, waits for replies."""
 
+    transport: Any = None
+
     def __init__(self) -> None:
         self.received = b""
         self.closed: Deferred[None] = Deferred()

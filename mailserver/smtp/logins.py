@@ -72,9 +72,7 @@ class LoginCommands(Conversation):
             self._begin(name, initial)
 
     def _begin(self, name: str, initial: bytes) -> None:
-        # A client that sees no -PLUS says that the server cannot bind channels; where it is not offered that is true.
-        binds = any(each.endswith("-PLUS") for each in self.offered_mechanisms())
-        exchange = self.settings.mechanisms[name](LoginContext(self.peer, self._bindings if binds else {}))
+        exchange = self.settings.mechanisms[name](LoginContext(self.peer, self._bindings))
         self._exchange = exchange
         self.state = State.AUTH
         if not initial:

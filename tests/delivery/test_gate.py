@@ -144,7 +144,7 @@ class OrderTests(GateCase):
     def test_a_slow_place_is_waited_for(self) -> None:
         slow: Deferred[None] = Deferred()
         inner = FakeDelivery()
-        inner.write = lambda _block: slow  # type: ignore[method-assign]
+        inner.write = lambda _block: slow  # type: ignore[method-assign, assignment]
         gate = HeaderGate(inner, ())
         self.assertIs(gate.write(b"\r\n"), slow)
         whole = HeaderGate(inner, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from scramp import ScramClient
 from twisted.cred.checkers import ICredentialsChecker
@@ -309,7 +309,7 @@ class VerifyTests(LogCase):
 
     def test_where_a_login_is_needed_nobody_is_told_anything(self) -> None:
         line = self.line(Reply(250, "2.1.5", "<b@example.org>"))
-        line.server.portal.checkers.clear()
+        cast("Any", line.server.portal).checkers.clear()
         self.assertEqual(line.say(b"VRFY <b@example.org>").last[:3], "530")
 
     def test_where_it_is_not_allowed_the_avatar_is_not_asked(self) -> None:

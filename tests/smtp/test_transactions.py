@@ -196,11 +196,12 @@ class RecipientReplyTests(ServerCase):
             self.assertEqual(line.delivery.done[-1], "commit")
 
     def test_one_reply_or_a_failure_is_repeated_for_each_with_its_name(self) -> None:
-        for steps, text in [
+        cases: list[tuple[dict[str, Any], str]] = [
             ({"commit": Reply(250, "2.0.0", "Fine")}, "250 2.0.0 <{}@d> Fine"),
             ({"prepare": Refusal(replies.MAILBOX_FULL)}, "452 4.2.2 <{}@d> Mailbox full"),
             ({"write": Refusal(replies.DISK_FULL)}, "452 4.3.1 <{}@d> Insufficient system storage"),
-        ]:
+        ]
+        for steps, text in cases:
             line = self.lmtp(b"DATA\r\nhi\r\n.\r\n", **steps)
             expected = [text.format("one"), text.format("two")]
             self.assertEqual(self.text_of(line).split("\r\n")[-3:-1], expected)
