@@ -132,7 +132,9 @@ def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CertificateProblem(path, "is no regular file")
             content = file.read(MAX_FILE + 1)
     except FileNotFoundError as error:
         raise CertificateProblem(path, "there is no such file") from error
@@ -149,6 +151,11 @@ def _read(path: Path) -> bytes:
     if b"-----BEGIN " not in content:
         raise CertificateProblem(path, 'is not PEM; it must hold lines such as "-----BEGIN CERTIFICATE-----"')
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """As open(2), but a FIFO that nobody writes to is no reason to wait: check, start and reload would hang in it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def load_chain(path: Path) -> tuple[x509.Certificate, ...]:

@@ -126,7 +126,14 @@ def _make_directory(path: Path, mode: int, files: Files, made: list[Path]) -> No
         if path.parent == path:
             raise
         _make_directory(path.parent, mode, files, made)
-        _make_directory(path, mode, files, made)
+        # Once more, and no third time: below /proc even a directory that is there says that it is not.
+        try:
+            files.mkdir(path, mode)
+        except FileExistsError:
+            if not files.is_directory(path):
+                raise
+        else:
+            made.append(path)
     except FileExistsError:
         if not files.is_directory(path):
             raise

@@ -46,6 +46,7 @@ from mailserver.maildir.quota import Quotas
 from mailserver.maildir.sweep import Sweep
 from mailserver.policy.clients import ClientLimits, network
 from mailserver.policy.space import FreeSpace
+from mailserver.privileges import Owner, give
 from mailserver.proxy import ProxyFactory
 from mailserver.routing import DEVELOPMENT_INBOX, DevelopmentRouter, LocalDomain, Router
 from mailserver.selfsigned import ensure_self_signed, renew_if_needed
@@ -98,8 +99,12 @@ class FileThreads(Service):
 class Foundations(MultiService):
     """What lives as long as the process: accounts, certificates, threads, the door to the disk, the limits."""
 
-    def __init__(self, config: Config, reactor: Any) -> None:
-        """Raises StartError."""
+    def __init__(self, config: Config, reactor: Any, owner: Owner | None = None) -> None:
+        """
+        owner: who gets all files that are made here, also when it fails half-way: whoever tries again may be them.
+
+        Raises StartError.
+        """
         super().__init__()
         self.data_dir = config.server.data_dir
         self.mail = self.data_dir / "mail"
@@ -117,7 +122,11 @@ class Foundations(MultiService):
             raise StartError([f"{error.path}: {error.text}"]) from error
         except OSError as error:
             raise StartError([f"{error.filename or self.data_dir}: {error.strerror}"]) from error
-        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        finally:
+            if owner is not None and os.geteuid() == 0:
+                give(owner, self.paths())
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        open_files = None if most == resource.RLIM_INFINITY else most
         self.admission = ClientLimits(config.limits, reactor.seconds, random.random, open_files=open_files)
         # Those that are stopped last are added first: what uses the threads stops before them.
         self.files = FileThreads(reactor)
@@ -235,6 +244,8 @@ def rooms_of(config: Config, ground: Foundations) -> Rooms:
         policies=(FreeSpace(ground.data_dir, largest, time.monotonic),),
         delivered_to=config.storage.delivered_to,
         senders=senders,
+        # Who develops sends the same message twice, and stored ones again.
+        check_loops=not config.development,
     )
 
 

@@ -190,7 +190,10 @@ class IAdmission(Interface):
         """At RCPT; a reply (4yz) says that this client has addressed enough recipients for now."""
 
     def may_authenticate(peer: Peer) -> Reply | None:
-        """Before a login is tried; a reply (421) ends the connection."""
+        """Before a login is tried; a reply (421) ends the connection.  After a None `auth_judged` must follow."""
+
+    def auth_judged(peer: Peer) -> None:
+        """The login that `may_authenticate` let in was judged, or is over."""
 
     def auth_failed(peer: Peer, user: str) -> float:
         """A login failed.  Returns how long the answer shall wait, in seconds.  user: the name that was tried."""

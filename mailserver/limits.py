@@ -43,7 +43,10 @@ class Limits:
 
     # -- what a peer may send ----------------------------------------------------------------------------------
     command_line: int = _octets(
-        4 * KIB, 512, 64 * KIB, "A command line with its CRLF; RFC 5321 4.5.3.1.4 asks for 512, extensions for more."
+        4 * KIB,
+        2 * KIB,
+        64 * KIB,
+        "A command line with its CRLF; RFC 5321 4.5.3.1.4 asks for 512, extensions for more.",
     )
     auth_line: int = _octets(16 * KIB, 512, 64 * KIB, "A line of an AUTH exchange; RFC 4954 4 asks for 12,288.")
     line_without_end: int = _octets(
@@ -86,7 +89,7 @@ class Limits:
     text_grace: float = _seconds(60.0, 1.0, 3600.0, "How long a message may flow before `text_rate` is asked for.")
     connection_time: float = _seconds(3600.0, 10.0, 86_400.0, "A connection as a whole, unless a message flows.")
     decision_timeout: float = _seconds(
-        240.0, 1.0, 3600.0, "A decision of ours, then 451; below the 5 minutes that clients wait (RFC 5321 4.5.3.2)."
+        110.0, 1.0, 3600.0, "A decision of ours, then 451; clients wait 5 minutes, users 2 (RFC 6409 5.3)."
     )
     unread_timeout: float = _seconds(60.0, 1.0, 3600.0, "A peer that does not read our replies.")
     closing_timeout: float = _seconds(
@@ -98,7 +101,7 @@ class Limits:
     connections_per_client: int = _count(50, 1, 1_000_000, "Connections of one client (IPv4 address, IPv6 /64).")
     connection_rate: int = _count(300, 1, 10_000_000, "New connections of one client in a minute.")
     messages_per_minute: int = _count(
-        1_000, 0, 10_000_000, "Messages of one client in a minute, then 450; far above what mailers do; 0: no limit."
+        1_000, 0, 10_000_000, "Messages of one client in a minute, then 451; far above what mailers do; 0: no limit."
     )
     recipients_per_minute: int = _count(
         10_000, 0, 100_000_000, "Recipients of one client in a minute, refused ones too, then 450; 0: no limit."

@@ -70,6 +70,9 @@ class LineObserver:
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level")
+        if event.get("log_namespace") == "log_legacy" and level is LogLevel.info:
+            # Twisted's own remarks ("... starting on 25", "(TCP Port 25 Closed)"): we say the same in our words.
+            level = LogLevel.debug
         if self._least is not None and isinstance(level, _LevelType) and level < self._least:
             return
         lines = self._render(event)

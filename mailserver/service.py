@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -19,9 +19,9 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from mailserver.config import Config, ConfigError, Listener
+from mailserver.config import Config, ConfigError, Listener, Problem
 from mailserver.foundations import Foundations, StartError, factory_of, rooms_of
-from mailserver.privileges import Owner, become, give, owner_of
+from mailserver.privileges import Owner, become, owner_of
 from mailserver.sockets import BindError, BoundSocket, adopt, bind, owner_ids
 from mailserver.systemd import notify, reloading
 
@@ -108,8 +108,20 @@ def _key(listener: Listener) -> str:
     return f"{address} {listener.name}" if address.kind == "tcp" and address.port == 0 else str(address)
 
 
+def factories_of(config: Config, ground: Foundations, reactor: Any) -> dict[str, Any]:
+    """For the key of each listener what makes its protocols.  Raises StartError."""
+    rooms = rooms_of(config, ground)
+    return {_key(listener): factory_of(config, listener, rooms, ground, reactor) for listener in config.listeners}
+
+
 #: Keys of [server] that are used at the start only.
 _AT_START = ("data_dir", "user", "group", "log_format", "log_level")
+
+
+def _tell(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        tell = _log.warn if problem.warning else _log.error
+        tell("{problem}", event="config", problem=str(problem))
 
 
 def _differ(new: Any, old: Any, key: str) -> bool:
@@ -164,14 +176,18 @@ class MailService(MultiService):
 
         Raises StartError with all that is wrong; then nothing is left bound.
         """
-        ground = Foundations(self.config, self._reactor)
         owner = self._owner or owner_of(self.config.server.user, self.config.server.group)
+        ground = Foundations(self.config, self._reactor, owner)
         lines: list[str] = []
         for listener in self.config.listeners:
             try:
                 self._open[_key(listener)] = bind_listener(self.config, listener, owner)
             except StartError as error:
                 lines += error.lines
+        try:
+            factories = factories_of(self.config, ground, self._reactor)
+        except StartError as error:
+            lines += error.lines
         if lines:
             for each in self._open.values():
                 for bound in each.bound:
@@ -179,11 +195,9 @@ class MailService(MultiService):
             self._open.clear()
             raise StartError(lines)
         self._ground = ground
+        self._use(factories)
         ground.setServiceParent(self)
         if owner is not None and os.geteuid() == 0:
-            # Closed before it changes hands: SQLite keeps what it has opened.
-            ground.accounts.close()
-            give(owner, ground.paths())
             self._owner = owner
 
     def privilegedStartService(self) -> None:
@@ -200,7 +214,6 @@ class MailService(MultiService):
         if self._ground is None:
             self.prepare()
         super().startService()
-        self._use(self.config)
         for each in self._open.values():
             each.listen(self._reactor)
         if self._load is not None:
@@ -266,10 +279,10 @@ class MailService(MultiService):
         notify(reloading(), os.environ)
         try:
             config = self._load()
+            _tell(config.warnings)
             await self._change_to(config)
         except ConfigError as error:
-            for problem in error.problems:
-                _log.error("{problem}", event="config", problem=str(problem))
+            _tell(error.problems)
             _log.error("the old configuration stays", event="reload")
         except StartError as error:
             for line in error.lines:
@@ -292,6 +305,8 @@ class MailService(MultiService):
         ]
         for key in changed:
             _log.warn("{name} has changed: that needs a restart", event="reload", name=key)
+        # All that can fail comes before anything is changed.
+        factories = factories_of(config, self.ground, self._reactor)
         wanted = {_key(listener): listener for listener in config.listeners}
         gone = {address: each for address, each in self._open.items() if address not in wanted}
         new = [listener for address, listener in wanted.items() if address not in self._open]
@@ -321,7 +336,7 @@ class MailService(MultiService):
         self.ground.accounts.default_quota = config.storage.default_quota
         self.ground.admission.limits = config.limits
         self.ground.watch.reload([(each.certificate, each.key) for each in config.tls.certificates] or None)
-        self._use(config)
+        self._use(factories)
         for each in opened:
             each.listen(self._reactor)
 
@@ -333,8 +348,7 @@ class MailService(MultiService):
             except StartError as error:
                 _log.error("{problem}: it could not be opened again", event="config", problem=str(error))
 
-    def _use(self, config: Config) -> None:
-        """New connections find what `config` says."""
-        rooms = rooms_of(config, self.ground)
-        for each in self._open.values():
-            each.factory.current = factory_of(config, each.listener, rooms, self.ground, self._reactor)
+    def _use(self, factories: Mapping[str, Any]) -> None:
+        """New connections find what these factories know."""
+        for key, each in self._open.items():
+            each.factory.current = factories[key]

@@ -2,6 +2,8 @@
 `twistd mailserver` and `twist mailserver`: parse, load, build, and nothing else.
 
 In: the options behind the plugin's name.  Out: `MailService`.
+Which file, and which data directory, is decided once, as absolute paths: `twistd --rundir` changes the current folder
+afterwards, and a reload must find the same.  So messages name the file by its absolute path.
 A configuration with problems, or a port that cannot be had, ends the program with status 1 and one line for each on
 stderr, before anything has started.
 """
@@ -16,7 +18,8 @@ from typing import Any
 
 from twisted.python import usage
 
-from mailserver.config import Config, ConfigError, Listener, development, find_config, load
+from mailserver.config import Config, ConfigError, Listener, development, find_config, load, passed_over
+from mailserver.config.ground import unsuited
 from mailserver.foundations import StartError
 from mailserver.logs import observer, twistd_logger
 from mailserver.privileges import Owner
@@ -49,13 +52,30 @@ class Options(usage.Options):
     ]
 
     config: Config
+    #: The configuration's file, absolute; None in development mode.
+    file: Path | None = None
+    #: The data directory of development mode, absolute.
+    development_data = Path(DEVELOPMENT_DATA)
 
     def postOptions(self) -> None:
         """Load the configuration and set up the log as it says.  Exits with status 1 when there are problems."""
+        self._decide()
         self.config = self.load()
         for warning in self.config.warnings:
             _say([str(warning)])
         _set_up_log(self.parent, self.config.server.log_format, self.config.server.log_level)
+
+    def _decide(self) -> None:
+        """Which file and which data directory.  Raises UsageError."""
+        found = find_config(self["config"], os.environ)
+        if found is None:
+            self.development_data = Path(self["data"] or DEVELOPMENT_DATA).absolute()
+            if (reason := unsuited(self.development_data)) is not None:
+                raise usage.UsageError(f"--data: {reason}")
+            return
+        self.file = found.absolute()
+        if self["data"] is not None:
+            raise usage.UsageError(f"--data is for development mode, but there is a configuration: {self.file}")
 
     def load(self) -> Config:
         """The configuration; exits with status 1 when it has problems."""
@@ -66,13 +86,8 @@ class Options(usage.Options):
             raise SystemExit(1) from None
 
     def read(self) -> Config:
-        """The configuration.  Raises ConfigError."""
-        path = find_config(self["config"], os.environ)
-        if path is None:
-            return development(Path(self["data"] or DEVELOPMENT_DATA).absolute())
-        if self["data"] is not None:
-            raise usage.UsageError(f"--data is for development mode, but there is a configuration: {path}")
-        return load(path)
+        """The configuration, as it is now; `MailService` calls it for a reload.  Raises ConfigError."""
+        return development(self.development_data, passed_over()) if self.file is None else load(self.file)
 
 
 #: What makes the observer of twistd's log.  twistd takes a logger by its name only, so what it names must be found in

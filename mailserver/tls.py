@@ -59,6 +59,10 @@ def _clock() -> datetime:
     return datetime.now(UTC)
 
 
+#: Seconds after which the keys of session tickets are changed: RFC 9325 3.4, a week.
+TICKET_KEYS = 7 * 86_400.0
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class CertificateSet(ByName):
     """
@@ -110,6 +114,10 @@ class CertificateSet(ByName):
                 raise CertificateProblem(finding.path, finding.text)
             self._for_clients[key] = found
         return self._for_clients[key]
+
+    def change_ticket_keys(self) -> None:
+        """From now on, session tickets are made with other keys; sessions of before cannot be taken up any more."""
+        self.begin_in(make_context(self._minimum))
 
     def reload(self, pairs: Sequence[Pair] | None = None) -> list[Finding]:
         """
@@ -174,19 +182,23 @@ class CertificateWatch(Service):
         self._renew = renew
         self._told: frozenset[str] = frozenset()
         self._loop = LoopingCall(self._look)
-        self._loop.clock = clock
+        self._tickets = LoopingCall(certificates.change_ticket_keys)
+        for loop in (self._loop, self._tickets):
+            loop.clock = clock
 
     def startService(self) -> None:
         """Look from now on, the first time after one interval."""
         super().startService()
         if self._interval > 0:
             self._loop.start(self._interval, now=False)
+        self._tickets.start(TICKET_KEYS, now=False)
 
     def stopService(self) -> None:
         """Look no more."""
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        for loop in (self._loop, self._tickets):
+            if loop.running:
+                loop.stop()
 
     def reload(self, pairs: Sequence[Pair] | None = None) -> list[Finding]:
         """Reload now (SIGHUP): `CertificateSet.reload`, with its log."""

@@ -32,6 +32,8 @@ CIPHERS = ":".join(
 )
 #: TLS 1.3: RFC 8446 9.1.
 CIPHERS_13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+#: The first list that OpenSSL knows is taken.
+GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 #: The value of `minimum_version` -> OpenSSL's.
 MINIMUM_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
@@ -55,13 +57,23 @@ class ByName:
     """
     Makes connections, each with the certificate for the server name (SNI) that its client sends.
 
-    front: where every connection begins; it is never replaced, as the keys of the session tickets are its own: a
-    reload must not make the sessions of all clients worthless.
+    front: where every connection begins.  The keys of the session tickets are its own, so a reload does not replace
+    it (that would make the sessions of all clients worthless), but `begin_in` does, once a week.
     """
 
     def __init__(self, front: SSL.Context) -> None:
+        self._fronts: list[SSL.Context] = []
+        self.begin_in(front)
+
+    def begin_in(self, front: SSL.Context) -> None:
+        """
+        New connections begin in this context, with ticket keys of its own: RFC 9325 3.4 wants them changed, for who
+        steals them can read all sessions that were resumed with them.
+        """
+        front.set_tlsext_servername_callback(self._server_named)
+        # The old ones live on for the connections that began in them: OpenSSL calls back through them.
+        self._fronts = [*self._fronts[-3:], front]
         self._front = front
-        self._front.set_tlsext_servername_callback(self._server_named)
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002 - Twisted asks for it
         """The server's side of a new connection, with the default certificate until the client names a server."""
@@ -146,6 +158,7 @@ def make_context(minimum: int, pair: LoadedPair | None = None) -> SSL.Context:
     context.set_cipher_list(CIPHERS.encode("ascii"))
     context.set_tls13_ciphersuites(CIPHERS_13.encode("ascii"))
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+    _set_groups(context)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection takes some 34 KiB less
     context.set_session_id(_SESSION_CONTEXT)
     # Tickets keep a session on the client's side; the cache would hold up to 20,480 of them in our memory.
@@ -157,6 +170,20 @@ def make_context(minimum: int, pair: LoadedPair | None = None) -> SSL.Context:
         context.use_privatekey(pair.key)
         context.check_privatekey()
     return context
+
+
+def _set_groups(context: SSL.Context) -> None:
+    """
+    The groups for key exchange of RFC 9325 4.2.1, and before them the hybrid one against quantum computers where
+    OpenSSL has it.  pyOpenSSL has no public name for this; should the private ones go, OpenSSL's own list stays.
+    """
+    library, inner = getattr(SSL, "_lib", None), getattr(context, "_context", None)
+    choose = getattr(library, "SSL_CTX_set1_curves_list", None)
+    if choose is None or inner is None:
+        return
+    for groups in GROUPS:
+        if choose(inner, groups) == 1:
+            return
 
 
 def stamp(path: Path) -> Stamp:

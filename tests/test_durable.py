@@ -671,6 +671,19 @@ class MakeDirectoriesTests(SynchronousTestCase):
 
         self.assertRaises(FileNotFoundError, make_directories, Path("a/b"), files=Nowhere())
 
+    def test_a_parent_that_is_there_and_yet_missing_is_an_error(self) -> None:
+        """As below /proc: mkdir says ENOENT although the parent exists."""
+        root = Path(self.mktemp())
+        root.mkdir()
+
+        class Odd(Files):
+            def mkdir(self, path: Path, mode: int) -> None:
+                if path == root:
+                    raise FileExistsError(errno.EEXIST, "there", str(path))
+                raise FileNotFoundError(errno.ENOENT, "gone", str(path))
+
+        self.assertRaises(FileNotFoundError, make_directories, root / "a", files=Odd())
+
     def test_something_else_in_the_way_is_an_error(self) -> None:
         root = Path(self.mktemp())
         root.mkdir()

@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 
 #: name, default, least, most that the RFCs or the reason of the limit demand
 DEFAULTS = [
-    ("command_line", 4096, "RFC 5321 4.5.3.1.4: at least 512", 512),
+    ("command_line", 4096, "RFC 3461 5.4: 1,036 and the parameters", 2048),
     ("auth_line", 16_384, "RFC 4954 4: 12,288", None),
     ("line_without_end", 65_536, "", None),
     ("text_line", MIB, "RFC 5321 4.5.3.1.6: at least 998 and CRLF", 998),
@@ -35,7 +35,7 @@ DEFAULTS = [
     ("text_rate", 500, "", None),
     ("text_grace", 60.0, "", None),
     ("connection_time", 3600.0, "", None),
-    ("decision_timeout", 240.0, "", None),
+    ("decision_timeout", 110.0, "", None),
     ("unread_timeout", 60.0, "", None),
     ("closing_timeout", 5.0, "", None),
     ("connections", 1000, "", None),

@@ -21,7 +21,14 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.tls import CertificateProblem, CertificateSet, CertificateWatch, check_pair, tls_info
+from mailserver.tls import (
+    TICKET_KEYS,
+    CertificateProblem,
+    CertificateSet,
+    CertificateWatch,
+    check_pair,
+    tls_info,
+)
 from tests.certs import (
     MADE,
     MemoryClient,
@@ -428,12 +435,15 @@ class WatchTests(Base):
         self.patch(self.set, "changed", lambda: 1 / 0)
         self.advance(2)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
-        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 2)  # this, and the keys of the tickets
 
     def test_an_interval_of_zero_never_looks(self) -> None:
         self.watch = CertificateWatch(self.set, self.clock, 0)
         self.watch.startService()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        # Only the keys of the tickets are changed, once a week.
+        self.assertEqual(
+            [call.getTime() for call in self.clock.getDelayedCalls()], [self.clock.seconds() + TICKET_KEYS]
+        )
         with capturedLogs() as events:
             self.assertEqual(self.watch.reload(), [])
         self.assertEqual(len(events), 1)

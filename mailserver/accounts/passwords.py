@@ -31,7 +31,7 @@ from mailserver.sasl import ScramKeys
 try:
     import bcrypt
 except ImportError:  # the extra "bcrypt" of this package
-    bcrypt = None
+    bcrypt = None  # type: ignore[assignment] # with it, it is a module; without, what is asked about it is "is None?"
 
 #: OWASP's parameters for argon2id: 19 MiB, two passes, one lane; some 20 ms.
 ARGON2_MEMORY, ARGON2_TIME, ARGON2_LANES = 19_456, 2, 1

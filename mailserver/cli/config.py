@@ -30,7 +30,7 @@ def check(ctx: click.Context) -> None:
     Nothing is started or changed. Exit status: 0 when the server can start with it, also with warnings; else 1.
     """
     checked = config_of(ctx)
-    for warning in checked.warnings:
+    for warning in checked.warnings if not checked.development else ():  # `config_of` has told those of development
         click.echo(warning)
     click.echo(f"{checked.source or 'development mode, no file'}: ok ({summary(checked)})")
 

@@ -114,15 +114,26 @@ def config_of(ctx: click.Context) -> Config:
 
     Raises ConfigError, and click.UsageError when `--data` is given although there is a file.
     """
-    from mailserver.config import development, find_config, load
+    from mailserver.config import development, find_config, load, passed_over
+    from mailserver.config.ground import unsuited
 
     invocation: Invocation = ctx.find_object(Invocation) or Invocation()
     path = find_config(invocation.config, os.environ)
     if path is None:
-        return development(Path(invocation.data or DEVELOPMENT_DATA))
+        data = Path(invocation.data or DEVELOPMENT_DATA)
+        if (reason := unsuited(data.absolute())) is not None:
+            raise click.UsageError(f"--data: {reason}", ctx)
+        return _told(development(data, passed_over()))
     if invocation.data is not None:
         raise click.UsageError(f"--data is for development mode, but there is a configuration: {path}", ctx)
     return load(path)
+
+
+def _told(config: Config) -> Config:
+    """Whoever expected to work with the server's configuration must hear that this is another one."""
+    for warning in config.warnings:
+        click.echo(warning, err=True)
+    return config
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
+from mailserver.address import parse_address
 from mailserver.config.classes import Listener
 from mailserver.config.lines import KeyPath, Lines
-from mailserver.config.listener_checks import Remark, check_listener
+from mailserver.config.listener_checks import Remark, check_listener, is_local
 from mailserver.config.quantities import show, with_unit
 from mailserver.config.reading import Parts
 from mailserver.limits import DEFAULT_LIMITS, Limits
@@ -41,40 +42,51 @@ def check(parts: Parts, lines: Lines) -> Iterator[Remark]:
         yield from _check_limits((*path, "limits"), listener.limits, parts.limits)
     if parts.server.group is not None and parts.server.user is None:
         yield Remark(("server", "group"), "needs user too; add user, or take group away")
+    yield from _check_addresses(parts)
 
 
 def _check_tls(path: KeyPath, listener: Listener) -> Iterator[Remark]:
-    if listener.tls == "off" and listener.protocol == "submission" and not listener.address.is_loopback:
+    if listener.tls == "off" and listener.protocol == "submission" and not is_local(listener):
         yield Remark(
             (*path, "tls"),
-            f'"off" on {listener.address}, which is not loopback, would send passwords and mail in clear text; '
+            f'"off" on {listener.address}, {_why_not_local(listener)}, would send passwords and mail in clear text; '
             'use "starttls" or "implicit"',
         )
 
 
+def _why_not_local(listener: Listener) -> str:
+    return "behind a proxy whose clients are elsewhere" if listener.address.is_loopback else "which is not loopback"
+
+
 def _check_auth(path: KeyPath, listener: Listener, lines: Lines) -> Iterator[Remark]:
-    loopback = listener.address.is_loopback
-    if listener.allow_insecure_auth and not loopback:
+    local = is_local(listener)
+    if listener.allow_insecure_auth and not listener.address.is_loopback:
         yield Remark(
             (*path, "allow_insecure_auth"),
             f"is possible on a loopback address only, and {listener.address} is none; "
             "take it away or listen on 127.0.0.1 or [::1]",
         )
+    elif listener.allow_insecure_auth and not local:
+        yield Remark(
+            (*path, "allow_insecure_auth"),
+            "cannot be with proxy_protocol: the clients of the proxy are not on this machine; take one of them away, "
+            "and let TLS pass through the proxy",
+        )
     elif listener.auth != "off" and listener.tls == "off" and not listener.allow_insecure_auth:
-        if not loopback and listener.protocol == "submission":
+        if not local and listener.protocol == "submission":
             return  # told by _check_tls
         # "auth" may be there by default only; "tls" is then the key that somebody wrote.
         key = "auth" if (*path, "auth") in lines else "tls"
-        allow = ", or set allow_insecure_auth = true" if loopback else ""
+        allow = ", or set allow_insecure_auth = true" if local else ""
         yield Remark(
             (*path, key),
             f'auth = {show(listener.auth)} with tls = "off" would send passwords in clear text; '
             f'use tls = "starttls" or "implicit", or auth = "off"{allow}',
         )
-    if listener.protocol == "submission" and listener.auth == "off" and not loopback:
+    if listener.protocol == "submission" and listener.auth == "off" and not local:
         yield Remark(
             (*path, "auth"),
-            f'"off" on {listener.address}, which is not loopback, would let everybody submit mail; '
+            f'"off" on {listener.address}, {_why_not_local(listener)}, would let everybody submit mail; '
             'use "required", or protocol = "smtp"',
         )
 
@@ -123,6 +135,27 @@ def _check_duplicates(parts: Parts, lines: Lines) -> Iterator[Remark]:
         seen.setdefault(name, lines.of((*path, "name")))
 
 
+def _check_addresses(parts: Parts) -> Iterator[Remark]:
+    """Addresses that mail is sent on to: elsewhere it cannot go before there is an outgoing queue."""
+    ours = set(parts.domain_names.values())
+    addresses: list[tuple[KeyPath, str | None]] = [(("server", "postmaster"), parts.server.postmaster)]
+    addresses += [((*path, "catch_all"), domain.catch_all) for path, domain in parts.domains.items()]
+    for path, text in addresses:
+        if text is None or (domain := _domain_of(text)) in ours:
+            continue
+        yield Remark(
+            path,
+            f"{domain} is none of the [[domain]] tables: its mail would get 451, for there is no outgoing queue yet; "
+            f'right only when the domain was added with "mailserver domain add {domain}"',
+            warning=True,
+        )
+
+
+def _domain_of(text: str) -> str:
+    # `classes` has parsed it.
+    return parse_address(text).ascii_domain
+
+
 def _check_mechanisms(parts: Parts) -> Iterator[Remark]:
     path = ("auth", "mechanisms")
     if not parts.auth.mechanisms and any(listener.auth != "off" for listener in parts.listeners.values()):
@@ -160,3 +193,11 @@ def _check_limits(path: KeyPath, limits: Limits, base: Limits) -> Iterator[Remar
         changed = lesser if low != getattr(base, lesser) else greater
         numbers = f"{with_unit(low, unit)} is above {with_unit(high, unit)}"
         yield Remark((*path, changed), f"{lesser} must not be above {greater} ({numbers}); change one of them")
+    # Fewer errors alone are no contradiction: such a connection just ends before anything is delayed.
+    before, most = limits.errors_before_delay, limits.errors
+    if before > most and before != base.errors_before_delay:
+        yield Remark(
+            (*path, "errors_before_delay"),
+            f"must not be above errors ({before:,} is above {most:,}), or nothing is ever delayed; change one of them, "
+            "or switch delays off with error_delay = 0",
+        )

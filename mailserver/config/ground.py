@@ -3,6 +3,8 @@ Does this machine have what the configuration names: the data directory, users a
 
 In: the parts of a configuration.  Out: remarks, as from `checks`.  It only looks; nothing is made or changed.
 Security: a data directory that is a symbolic link is refused: whoever owns the link would choose where mail goes.
+So is one that everybody may write to, and one of the system's own: a server that is started as root makes its user
+the owner of the data directory.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,21 @@ from mailserver.config.classes import TLS, Server
 from mailserver.config.lines import KeyPath
 from mailserver.config.reading import Parts
 from mailserver.sockets import owner_ids
+
+
+#: Directories that others rely on; none of them can be ours, as a whole.
+SYSTEM_DIRECTORIES = frozenset(
+    map(
+        Path,
+        (
+            "/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys /tmp "
+            "/usr /usr/bin /usr/lib /usr/local /usr/sbin /usr/share /var /var/cache /var/lib /var/lock /var/log "
+            "/var/mail /var/opt /var/run /var/spool /var/tmp"
+        ).split(),
+    )
+)
+#: What is below these is no file on a disk; root is told that it may write there, and cannot.
+KERNEL_DIRECTORIES = (Path("/proc"), Path("/sys"))
 
 
 def survey(parts: Parts) -> Iterator[Remark]:
@@ -37,22 +55,52 @@ def survey(parts: Parts) -> Iterator[Remark]:
             yield from _check_client_ca((*path, "client_ca"), listener.client_ca)
 
 
+def unsuited(path: Path) -> str | None:
+    """Why nobody may have this directory for data, whoever the server runs as; None when it will do."""
+    real = Path(os.path.realpath(path))
+    if not SYSTEM_DIRECTORIES.isdisjoint((path, real)):
+        return f"{path} is a directory of the system; name one below it"
+    for kernel in KERNEL_DIRECTORIES:
+        if real.is_relative_to(kernel):
+            return f"{path} is in {kernel}, which is no place for files; name another directory"
+    try:
+        status = path.stat()
+    except OSError:  # it is missing, or not to be seen: said elsewhere
+        return None
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IWOTH:
+        return f"{path} is writable by every user of this host; chmod o-w it, or name one below it"
+    return None
+
+
 def _check_data_dir(path: Path) -> Iterator[str]:
-    if path.is_symlink():
+    if (reason := unsuited(path)) is not None:
+        yield reason
+    elif path.is_symlink():
         yield f"{path} is a symbolic link; name the folder that it points to"
     elif path.is_dir():
-        if not _writable(path):
+        if _read_only(path):
+            yield f"{path} is on a file system that is mounted read-only; change data_dir"
+        elif not _writable(path):
             yield f"{path} is not writable by user {_me()}; change its owner, or change data_dir"
     elif os.path.lexists(path):
         yield f"{path} is not a folder; change data_dir"
     elif not path.parent.is_dir():
         yield f"neither {path} nor the folder around it exists; create it or change data_dir"
+    elif _read_only(path.parent):
+        yield f"{path} does not exist, and {path.parent} is on a file system that is mounted read-only; change data_dir"
     elif not _writable(path.parent):
         yield f"{path} does not exist, and user {_me()} cannot make it; create it or change data_dir"
 
 
 def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:  # no answer is none; writing will tell
+        return False
 
 
 def _me() -> str:
@@ -65,7 +113,13 @@ def _me() -> str:
 def _check_user(server: Server) -> Iterator[Remark]:
     if server.user is not None:
         try:
-            pwd.getpwnam(server.user)
+            if pwd.getpwnam(server.user).pw_uid == 0:
+                yield Remark(
+                    ("server", "user"),
+                    f'"{server.user}" is root, so the server would never give up its power; '
+                    'make a user for it, such as "mailserver"',
+                    warning=True,
+                )
         except (KeyError, ValueError):  # ValueError: a NUL character
             yield Remark(
                 ("server", "user"), f'there is no user "{server.user}" on this machine; create it or change user'

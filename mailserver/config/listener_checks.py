@@ -24,6 +24,10 @@ NEEDED_BY: Mapping[str, tuple[str, ...]] = {"CHUNKING": ("BINARYMIME",), "8BITMI
 #: What an LMTP server must have (RFC 2033 5).
 LMTP_NEEDS = ("PIPELINING", "ENHANCEDSTATUSCODES")
 
+#: IP version -> the widest network that can be somebody's own: 10.0.0.0/8 (RFC 1918 3); IPv6 is given to providers in
+#: pieces that are not wider than this, and each unique local network (RFC 4193 3) is a /48.
+LEAST_PREFIX: Mapping[int, int] = {4: 8, 6: 16}
+
 
 @dataclass(frozen=True, slots=True)
 class Remark:
@@ -32,6 +36,13 @@ class Remark:
     path: KeyPath
     text: str
     warning: bool = False
+
+
+def is_local(listener: Listener) -> bool:
+    """
+    Are its clients surely on this machine?  On loopback and Unix sockets they are, but not those of a proxy.
+    """
+    return listener.address.is_loopback and not listener.proxy_protocol
 
 
 def check_listener(path: KeyPath, listener: Listener, lines: Lines) -> Iterator[Remark]:
@@ -118,10 +129,17 @@ def _check_proxies(path: KeyPath, listener: Listener) -> Iterator[Remark]:
         )
     for key, networks in (("trusted_proxies", listener.trusted_proxies), ("xclient", listener.xclient)):
         for number, network in enumerate(networks):
+            least = LEAST_PREFIX[network.version]
             if network.prefixlen == 0:
                 yield Remark(
                     (*path, key, number),
                     f'"{network}" is everybody, who then could pretend to be anybody; name the hosts or networks',
+                )
+            elif network.prefixlen < least:
+                yield Remark(
+                    (*path, key, number),
+                    f'"{network}" is wider than /{least}, so not yours alone, and all of it could pretend to be '
+                    "anybody; name the hosts or networks",
                 )
 
 

@@ -7,12 +7,16 @@ Nothing is started, made or changed.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import os
 import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from mailserver.config import checks, ground, reading
 from mailserver.config.classes import Auth, Listener, Server
@@ -28,20 +32,44 @@ DEFAULT_PATH = Path("/etc/mailserver/mailserver.toml")
 ENVIRONMENT = "MAILSERVER_CONFIG"
 #: Octets of a configuration; what is larger was meant to be something else.
 MAX_FILE = 4 * 2**20
+#: Tables in tables; ours need five.
+MAX_DEPTH = 100
 
 # tomllib: "Invalid value (at line 3, column 5)", "... (at end of document)".
 _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
+# Digits of which Python may refuse to make a number (sys.get_int_max_str_digits).
+_MANY_DIGITS = re.compile(r"[0-9_]{640,}")
+_TOO_LARGE = "is a number beyond 64 bits"
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
     """
-    The file to load: that of `--config`, else of $MAILSERVER_CONFIG, else the default one when it exists.
+    The file to load: that of `--config`, else of $MAILSERVER_CONFIG, else the default one when we can read it.
 
-    None: there is no configuration, which means development mode.
+    None: there is no configuration for us, which means development mode (and see `passed_over`).
     """
     if named := explicit or environ.get(ENVIRONMENT):
         return Path(named)
-    return DEFAULT_PATH if DEFAULT_PATH.exists() else None
+    return DEFAULT_PATH if os.access(DEFAULT_PATH, os.R_OK) else None
+
+
+def passed_over() -> tuple[Problem, ...]:
+    """
+    The warning that the default configuration is there, or may be, and cannot be read by us; () when all is clear.
+
+    Who tries things out on a machine with a real server has no business with its configuration; who expected that
+    one must be told.
+    """
+    try:
+        os.stat(DEFAULT_PATH)
+    except PermissionError:  # of the folder around it
+        denied = True
+    except OSError:
+        denied = False
+    else:
+        denied = not os.access(DEFAULT_PATH, os.R_OK)
+    text = "may not be read by this user, so this is development mode"
+    return (Problem(str(DEFAULT_PATH), 1, "file", text, warning=True),) if denied else ()
 
 
 def load(path: Path) -> Config:
@@ -51,12 +79,17 @@ def load(path: Path) -> Config:
     try:
         data = tomllib.loads(text)
         lines = scan(text)
+        large = list(_beyond_64_bits(data))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError((_syntax(error, file, text),)) from error
+    except ValueError as error:
+        raise ConfigError((Problem(file, _line_of_digits(text), "syntax", f"not TOML: {_TOO_LARGE}"),)) from error
     except RecursionError as error:
         raise ConfigError((Problem(file, 1, "syntax", "is nested too deeply"),)) from error
     source = path.absolute()
     places = Places(file, lines)
+    if large:
+        raise ConfigError(in_order([places.problem(where, _TOO_LARGE) for where in large]))
     parts, problems = reading.read(data, places, source.parent)
     remarks = [*checks.check(parts, lines), *ground.survey(parts)]
     # A key that could not be read has its default meanwhile; nothing is to be said about that.
@@ -81,7 +114,9 @@ def load(path: Path) -> Config:
 
 def _read(path: Path, file: str) -> str:
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=_open_at_once) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ConfigError((Problem(file, 1, "file", "is no regular file"),))
             raw = stream.read(MAX_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -90,12 +125,53 @@ def _read(path: Path, file: str) -> str:
         raise ConfigError(
             (Problem(file, 1, "file", f"is larger than {render_size(MAX_FILE)}; is it the right file?"),)
         )
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         problem = Problem(file, line, "file", f"is not UTF-8: octet 0x{raw[error.start]:02x}; save it as UTF-8")
         raise ConfigError((problem,)) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """As open(2), but a FIFO that nobody writes to is no reason to wait, and a terminal is not taken over."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _beyond_64_bits(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """
+    Where integers stand that TOML has no room for; they would not fit into anything that comes after.
+
+    Raises RecursionError for what is nested more than `MAX_DEPTH` deep: dotted keys can be, by any number.
+    """
+    if len(path) > MAX_DEPTH:
+        raise RecursionError
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _beyond_64_bits(item, (*path, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _beyond_64_bits(item, (*path, number))
+
+
+def _line_of_digits(text: str) -> int:
+    """
+    The line of the number that has too many digits for Python.
+
+    tomllib does not tell it: up to the end of the number it fails in the same way, up to the end of as many digits
+    in a string or a comment it does not.
+    """
+    for match in _MANY_DIGITS.finditer(text):
+        try:
+            tomllib.loads(text[: match.end()])
+        except tomllib.TOMLDecodeError:
+            continue
+        except ValueError:
+            return text.count("\n", 0, match.start()) + 1
+    return 1
 
 
 def _syntax(error: tomllib.TOMLDecodeError, file: str, text: str) -> Problem:
@@ -127,11 +203,11 @@ DEVELOPMENT = (("smtp", 2525, "starttls"), ("smtps", 4650, "implicit"), ("submis
 DEVELOPMENT_MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
 
 
-def development(data_dir: Path) -> Config:
+def development(data_dir: Path, warnings: tuple[Problem, ...] = ()) -> Config:
     """
     The configuration without a file: loopback only, unprivileged ports, no DNS, every name and password is taken.
 
-    data_dir: where everything is kept; a relative path starts at the current folder.
+    data_dir: where everything is kept; a relative path starts at the current folder.  warnings: of `passed_over`.
     """
     # Who tries things out does not wait for the answer to a wrong password.
     limits = dataclasses.replace(DEFAULT_LIMITS, auth_failure_delay=0.0)
@@ -160,6 +236,7 @@ def development(data_dir: Path) -> Config:
         limits=limits,
         listeners=listeners,
         development=True,
+        warnings=warnings,
     )
     mode = "development mode"
     keys = ["server.hostname", "server.data_dir", "auth.mechanisms", "limits.auth_failure_delay"]

@@ -40,7 +40,7 @@ class Rooms:
 
     router: an `IRouter`.  store: where local mail goes.  policies: asked in order at MAIL, each raises `Refusal`.
     delivered_to: "single", "always" or "never".  now: seconds since 1970.  senders: whom users may write as; None: as
-    everybody.
+    everybody.  check_loops: is mail refused that was delivered to the same mailbox before?
     """
 
     hostname: str
@@ -50,6 +50,7 @@ class Rooms:
     policies: tuple[Callable[[Envelope], None], ...] = ()
     delivered_to: str = "single"
     senders: Senders | None = None
+    check_loops: bool = True
 
 
 @implementer(IRealm)
@@ -102,17 +103,29 @@ class MailAvatar:
             policy(envelope)
 
     def rcpt(self, envelope: Envelope, recipient: Recipient) -> Awaitable[None] | None:
-        """Ask the router, and keep what it says for `data`."""
+        """Ask the router, and whether there is room; keep what the router says for `data`."""
         targets = self._rooms.router.route(recipient.address, may_relay=self.may_relay)
         if isinstance(targets, Awaitable):
             return self._keep_later(envelope, recipient, targets)
-        self._keep(envelope, recipient, targets)
+        local = self._local(envelope, recipient, targets)
+        if any(each.quota for each in local):
+            return self._keep_if_room(envelope, recipient, local)
+        self._routes[recipient.address] = local
         return None
 
     async def _keep_later(self, envelope: Envelope, recipient: Recipient, targets: Awaitable[Any]) -> None:
-        self._keep(envelope, recipient, await targets)
+        await self._keep_if_room(envelope, recipient, self._local(envelope, recipient, await targets))
 
-    def _keep(self, envelope: Envelope, recipient: Recipient, targets: tuple[Local | Remote, ...]) -> None:
+    async def _keep_if_room(self, envelope: Envelope, recipient: Recipient, local: tuple[Local, ...]) -> None:
+        # A full mailbox is told here, where the reply is for this recipient alone: at the end of the text it would
+        # be for all, and keep the others from their mail until there is room.
+        for each in local:
+            if each.quota:
+                await self._rooms.store.check_room(each.path, envelope.size or 1, each.quota)
+        self._routes[recipient.address] = local
+
+    @staticmethod
+    def _local(envelope: Envelope, recipient: Recipient, targets: tuple[Local | Remote, ...]) -> tuple[Local, ...]:
         remote = [str(target.address) for target in targets if isinstance(target, Remote)]
         if remote:
             # There is no queue yet: whoever sends keeps the message and tries again.
@@ -124,7 +137,7 @@ class MailAvatar:
                 remote=remote,
             )
             raise Refusal(replies.NO_QUEUE_YET)
-        self._routes[recipient.address] = tuple(target for target in targets if isinstance(target, Local))
+        return tuple(target for target in targets if isinstance(target, Local))
 
     def data(self, envelope: Envelope) -> IDelivery:
         """A delivery to the mailboxes of all recipients."""
@@ -135,16 +148,18 @@ class MailAvatar:
                 mailboxes.setdefault(local.path, local)
         targets = self._targets(envelope, mailboxes)
         accepted = Reply(250, "2.0.0", f"Ok: queued as {envelope.id}")
-        judges: list[Judge] = [LoopCheck([local.address for local in mailboxes.values()])]
+        rooms = self._rooms
+        judges: list[Judge] = []
+        if rooms.check_loops:
+            judges.append(LoopCheck([local.address for local in mailboxes.values()]))
         if self.submission:
-            rooms = self._rooms
             judges.append(Submission(envelope, self.user, rooms.senders, hostname=rooms.hostname, now=rooms.now()))
         inner: Any
         if envelope.protocol.startswith(("LMTP", "UTF8LMTP")) and len(envelope.recipients) > 1:
             routes = [self._routes[recipient.address] for recipient in envelope.recipients]
-            inner = EachRecipient(self._rooms.store.deliver(targets, partial=True), routes, accepted)
+            inner = EachRecipient(rooms.store.deliver(targets, partial=True), routes, accepted)
         else:
-            inner = self._rooms.store.deliver(targets)
+            inner = rooms.store.deliver(targets)
         # The trace fields that a Target holds stand above what the gate lets through.
         return HeaderGate(Transaction([inner], accepted), judges)  # type: ignore[return-value]
 

@@ -71,6 +71,16 @@ class MaildirStore:
         """
         return MaildirDelivery(self, targets, partial=partial)
 
+    async def check_room(self, path: Path, size: int, quota: int) -> None:
+        """
+        Is there room for `size` octets in the Maildir, of which `quota` may be used?  Nothing is promised.
+
+        Raises Refusal(MAILBOX_FULL); OSError when it cannot be counted.
+        """
+        reservation = await self.quotas.reserve(path, size, quota)
+        if reservation is not None:
+            reservation.release()
+
 
 def maildir_layout(directory: Path) -> tuple[Path, Path, Path]:
     """The three directories of a Maildir, given one of them: none may be without the others."""

@@ -104,6 +104,7 @@ class Client:
         "failures_minute",
         "messages",
         "new",
+        "pending",
         "recipients",
         "waiting",
     )
@@ -111,6 +112,7 @@ class Client:
     def __init__(self) -> None:
         self.connections = 0
         self.waiting = 0
+        self.pending = 0
         self.new = Window()
         self.messages = Window()
         self.recipients = Window()
@@ -121,7 +123,7 @@ class Client:
     @property
     def in_use(self) -> bool:
         """Must it be remembered whatever happens?"""
-        return self.connections > 0 or self.waiting > 0
+        return self.connections > 0 or self.waiting > 0 or self.pending > 0
 
 
 @implementer(IAdmission)
@@ -210,15 +212,27 @@ class ClientLimits:
         return replies.ADDRESSING_TOO_FAST if addressed > most else None
 
     def may_authenticate(self, peer: Peer) -> Reply | None:
-        """See `IAdmission`."""
+        """
+        See `IAdmission`.  Programs of this machine (a web mail) speak for many people: the counts of their failures
+        turn nobody away, only the delays of the account do.
+        """
         client, now, limits = self._client(peer), self._clock(), self._limits
-        if (
+        if not is_local(network(peer.host)) and (
             client.failures_minute.present(now, MINUTE) >= limits.auth_failures_per_minute
             or client.failures_day.present(now, DAY) >= limits.auth_failures_per_day
-            or client.waiting >= limits.auth_delays
         ):
             return replies.TOO_MANY_AUTH_FAILURES
+        # Those that are judged right now may all be wrong: in parallel nobody guesses more than in a row.
+        if client.waiting + client.pending >= limits.auth_delays:
+            return replies.TOO_MANY_AUTH_FAILURES
+        client.pending += 1
         return None
+
+    def auth_judged(self, peer: Peer) -> None:
+        """See `IAdmission`."""
+        client = self._clients.get(network(peer.host))
+        if client is not None and client.pending > 0:
+            client.pending -= 1
 
     def auth_failed(self, peer: Peer, user: str) -> float:
         """See `IAdmission`.  The wait doubles with each failure in a row, of the client or of the account."""

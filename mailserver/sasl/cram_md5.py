@@ -25,6 +25,9 @@ class CramMD5:
 
     name: ClassVar[str] = "CRAM-MD5"
 
+    #: An initial response would answer a challenge that nobody has seen.
+    server_first = True
+
     def __init__(self, challenge: bytes) -> None:
         self._challenge = challenge
 

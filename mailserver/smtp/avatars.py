@@ -58,26 +58,40 @@ class AvatarServer(stock.ESMTP):
         raise TypeError("the server has the clock")
 
     async def _login(self, event: events.Login) -> events.Answer:
-        peer, admission = self.session.peer, self.admission
+        peer, admission, user = self.session.peer, self.admission, event.credentials.user
         if admission is not None and (no := admission.may_authenticate(peer)) is not None:
             return no
+        wait = 0.0
+        try:
+            answer = await self._judge(event)
+            if answer is replies.BAD_CREDENTIALS:
+                self._record.login_failed(user, event.mechanism)
+                if admission is not None:
+                    # Before it counts as judged: many at once are no more than as many in a row.
+                    wait = admission.auth_failed(peer, user)
+            elif isinstance(answer, events.Identity) and admission is not None:
+                admission.auth_succeeded(peer, user)
+        finally:
+            if admission is not None:
+                admission.auth_judged(peer)
+        if answer is replies.BAD_CREDENTIALS and admission is not None:
+            # The wait has the same length for a wrong password and for a user who does not exist.
+            try:
+                await deferLater(self._clock(), wait)
+            finally:
+                admission.auth_answered(peer)
+        return answer
+
+    async def _judge(self, event: events.Login) -> events.Answer:
+        """Identity, or the reply: BAD_CREDENTIALS, or AUTH_UNAVAILABLE where nobody could judge."""
         if self.portal is None:
             return replies.AUTH_UNAVAILABLE
-        user = event.credentials.user
         try:
             login = ensureDeferred(self._avatar_for(credentials_of(event.credentials, event.mechanism)))
             # The wait for a wrong password has its own end; a checker may have none.
             login.addTimeout(self.session.settings.limits.decision_timeout, self._clock())
             avatar, logout = await login
         except UnauthorizedLogin:
-            self._record.login_failed(user, event.mechanism)
-            if admission is not None:
-                # The wait has the same length for a wrong password and for a user who does not exist.
-                wait = admission.auth_failed(peer, user)
-                try:
-                    await deferLater(self._clock(), wait)
-                finally:
-                    admission.auth_answered(peer)
             return replies.BAD_CREDENTIALS
         except LoginFailed:
             return replies.AUTH_UNAVAILABLE
@@ -88,16 +102,19 @@ class AvatarServer(stock.ESMTP):
         self._avatar, self._onLogout = avatar, logout
         self.authenticated = True
         self._record.logged_in()
-        if admission is not None:
-            admission.auth_succeeded(peer, user)
-        return events.Identity(getattr(avatar, "user", "") or user)
+        return events.Identity(getattr(avatar, "user", "") or event.credentials.user)
 
     async def _lookup(self, event: events.Lookup) -> events.Answer:
-        if self.admission is not None and (no := self.admission.may_authenticate(self.session.peer)) is not None:
+        peer, admission = self.session.peer, self.admission
+        if admission is not None and (no := admission.may_authenticate(peer)) is not None:
             return no
-        if self.scram is None:
-            return replies.AUTH_UNAVAILABLE
-        return cast("ScramKeys", await value(IScramKeys(self.scram).scram_keys(event.user)))
+        try:
+            if self.scram is None:
+                return replies.AUTH_UNAVAILABLE
+            return cast("ScramKeys", await value(IScramKeys(self.scram).scram_keys(event.user)))
+        finally:
+            if admission is not None:
+                admission.auth_judged(peer)
 
     async def _own_avatar(self) -> Any:
         """The avatar of this connection; of nobody, if nobody logged in."""

@@ -75,7 +75,11 @@ class LoginCommands(Conversation):
         exchange = self.settings.mechanisms[name](LoginContext(self.peer, self._bindings))
         self._exchange = exchange
         self.state = State.AUTH
-        if not initial:
+        if initial and getattr(exchange, "server_first", False):
+            # RFC 4954 4: here the server speaks first, so there is nothing yet to be answered.
+            self._end_exchange()
+            self._error(Reply(501, "5.7.0", f"{name} takes no initial response"))
+        elif not initial:
             self._step(lambda: exchange.start(None))
         # RFC 4954 4: "=" stands for an initial response of no octets.
         elif (raw := self._decode(b"" if initial == b"=" else initial)) is not None:

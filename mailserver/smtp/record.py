@@ -7,6 +7,7 @@ No password, no line of an AUTH exchange and no octet of a message ever comes he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -121,7 +122,7 @@ class ConnectionLog:
             why = f"TLS handshake failed: {_tls_error(reason)}"
         self._log.info(
             "connection {connection} from {peer} on {listener} closed: {reason};"
-            " {messages} messages, {errors} errors, {refused} refusals, {seconds} s",
+            " {messages} messages, {errors} errors, {refused} refusals, {seconds} s{log_more}",
             event="connection",
             connection=self.id,
             listener=self._listener,
@@ -137,6 +138,7 @@ class ConnectionLog:
             login_failures=self._login_failures,
             seconds=round(self._clock.seconds() - self._started, 3),
             reason=why,
+            log_more=_more(session.peer.user, _tls(session.peer.tls), self._refusals),
         )
 
     def _note(self, text: str) -> None:
@@ -151,7 +153,7 @@ class ConnectionLog:
         if self._counters is not None:
             self._count(envelope, size, several)
         self._log.info(
-            "message {transaction} from=<{sender}> to={recipients} size={size}: {reply}",
+            "message {transaction} on {connection} from=<{sender}> to={recipients} size={size}: {reply}{log_more}",
             event="message",
             connection=self.id,
             transaction=envelope.id,
@@ -168,6 +170,7 @@ class ConnectionLog:
             smtputf8=envelope.smtputf8,
             reply=str(reply),
             replies=[str(each) for each in several],
+            log_more=_more(envelope.peer.user, _tls(envelope.peer.tls)),
             seconds=round(self._clock.seconds() - self._mail_started, 3),
         )
 
@@ -182,6 +185,14 @@ class ConnectionLog:
         counters.message_accepted(self._listener, host, octets=size, recipients=accepted)
         for reply in failed:
             counters.recipient_refused(host, _kind(reply))
+
+
+def _more(user: str, tls: str, refusals: Sequence[str] = ()) -> str:
+    """What the text of an event has at its end, as far as there is something to tell."""
+    parts = [f"user={user}"] if user else []
+    parts += [f"tls={tls}"] if tls else []
+    parts += [f"refused {each}" for each in refusals]
+    return "".join(f"; {part}" for part in parts)
 
 
 def _kind(reply: Reply) -> str:

@@ -22,6 +22,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IPushProducer,
@@ -54,6 +55,8 @@ from mailserver.tls import channel_bindings, tls_info
 
 #: While a question is open, so many octets more are taken from the socket before it is left alone.
 READ_AHEAD = 64 * 1024
+#: So many questions and notices are dealt with before the reactor gets its turn: some 5 ms.
+EVENTS_PER_TURN = 64
 #: Who talks before the banner, where `banner_delay` asks for patience.
 EARLY_TALKER = Reply(554, "5.5.1", "You talk before you were greeted")
 
@@ -98,6 +101,7 @@ class ESMTPServer(AvatarServer):
         self._delivery: Any = None
         self._busy = False
         self._decision: Deferred[Any] | None = None
+        self._turn: IDelayedCall | None = None
         self._reading = True
         self._input_over = False
         self._peer_reads = True
@@ -174,7 +178,9 @@ class ESMTPServer(AvatarServer):
     def timeoutConnection(self) -> None:
         """The one timer ran out: what for, `_arm` has noted."""
         what = self._timed_for[1]
-        self._record.reason = what
+        took = f"{self._limits.tls_handshake_timeout:g} s"
+        why = f"TLS handshake took over {took}" if what == "TLS handshake" else f"timeout: {what}"
+        self._record.reason = self._record.reason or why
         if what == "TLS handshake" or not self._peer_reads or what == "closing":
             # Nothing that we could say would arrive.
             self.session.abort(None, what)
@@ -192,6 +198,8 @@ class ESMTPServer(AvatarServer):
         self.session.abort(None, "TLS handshake failed" if in_handshake else "connection lost")
         self._drop_delivery()
         self._logout()
+        if self._turn is not None:
+            self._turn.cancel()
         if self._decision is not None and not self._committing:
             self._decision.cancel()
         if self._let_in and self.admission is not None:
@@ -212,11 +220,18 @@ class ESMTPServer(AvatarServer):
         if self._busy:
             return
         self._busy = True
+        asked = 0
         while self._peer_reads and (event := self.session.next_event()) is not None:
             waiting = self._ask(event)
             if waiting is not None:
                 self._flush()
                 self._wait_for(waiting, event)
+                return
+            asked += 1
+            if asked == EVENTS_PER_TURN:
+                # A peer that pipelines a thousand commands must not make all others wait for them.
+                self._flush()
+                self._turn = self._clock().callLater(0, self._next_turn)
                 return
         self._busy = False
         if self._input_over and self._peer_reads and self.session.state is not State.CLOSED:
@@ -227,6 +242,11 @@ class ESMTPServer(AvatarServer):
         self._flush()
         self._read(on=self._peer_reads)
         self._arm()
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        self._busy = False
+        self._pump()
 
     def _ask(self, event: events.Event) -> Deferred[Any] | None:
         """Do what the event asks for; the Deferred to wait for, or None when it is done and answered."""
@@ -300,7 +320,18 @@ class ESMTPServer(AvatarServer):
         if failure.check(CancelledError) and self._lost:
             return replies.LOCAL_TROUBLE
         reply, log_it = reply_of(failure)
-        if log_it:
+        cause = failure.value.__cause__ if isinstance(failure.value, Refusal) else None
+        if isinstance(cause, OSError):
+            # Trouble with the disk comes to every message alike: a line each, without the way it took through here.
+            _log.error(
+                "{asked} on connection {connection}: {reply} because of {error}",
+                event="trouble",
+                asked=type(event).__name__,
+                connection=self._record.id,
+                reply=str(reply),
+                error=str(cause),
+            )
+        elif log_it:
             _log.failure(
                 "{asked} failed on connection {connection}",
                 failure=failure,
@@ -425,6 +456,8 @@ class ESMTPServer(AvatarServer):
         """The output flows again."""
         self._peer_reads = True
         if not self._lost:
+            if self._busy:
+                self.setTimeout(None)  # it was for the replies that were not read
             self._read(on=not self._busy or self.session.buffered <= READ_AHEAD)
             self._pump()
 
@@ -438,11 +471,10 @@ class ESMTPServer(AvatarServer):
 
     def cut(self) -> None:
         """End the connection now, with a 421: the time for draining is over."""
-        self._record.reason = self._record.reason or "shutting down"
         self.session.abort(replies.SHUTTING_DOWN, "shutting down")
         self._drop_delivery()
-        self._flush()
-        self.transport.abortConnection()
+        self._close(events.Close("shutting down"))
+        self._arm()  # a peer that does not close its side is not waited for
 
     def callLater(self, period: float, func: Callable[[], None]) -> Any:
         """For `TimeoutMixin`: our clock, not the reactor's."""

@@ -174,18 +174,29 @@ class SMTPSession(LoginCommands, MailCommands):
             # RFC 5321 3.5.3: it must not lie, and need not tell.
             self._reply(replies.CANNOT_VERIFY)
             return
+        if b"@" not in argument:
+            # RFC 5321 3.5.1: a name alone may be asked for; whose it is here, nobody says.
+            self._reply(replies.CANNOT_VERIFY)
+            return
         try:
             address, _ = parse_path(argument, null=False, postmaster=True)
         except BadSyntax as error:
             self._error(Reply(501, "5.1.3", f"Bad address syntax: {error}"))
             return
         assert address is not None
+        if not address.is_ascii:
+            # RFC 6531 3.7.4.2: without SMTPUTF8 the address cannot be written into a reply.
+            self._reply(Reply(252, "2.6.8", "Cannot show that address, but will take mail for it"))
+            return
         self._ask(
             events.Verify(address), lambda answer: self._refuse(answer if isinstance(answer, Reply) else replies.OK)
         )
 
     def _help(self, _argument: bytes) -> None:
-        verbs = [verb.decode() for verb in self.allowed if verb != b"XCLIENT" or self.settings.xclient]
+        works = self.working_extensions()
+        off = {extension.encode() for extension in ("STARTTLS", "AUTH", "XCLIENT") if extension not in works}
+        off |= set() if "CHUNKING" in works else {b"BDAT"}
+        verbs = [verb.decode() for verb in self.allowed if verb not in off]
         self._reply(Reply(214, "2.0.0", f"Commands: {' '.join(verbs)}\nSee RFC 5321"))
 
     def _ehlo(self, argument: bytes) -> None:

@@ -138,7 +138,8 @@ class MailCommands(Conversation):
         except Unacceptable as error:
             self._error(error.reply)
             return
-        if not address.is_ascii and not envelope.smtputf8:
+        if not envelope.smtputf8 and not (address.is_ascii and (parameters.get("ORCPT") or "").isascii()):
+            # RFC 6531 3.5 for the address, RFC 6533 3 for ORCPT.
             self._error(replies.UTF8_NEEDED)
             return
         if len(envelope.recipients) >= self._limits.recipients:

@@ -69,6 +69,9 @@ class RecordingStore:
         self.targets.append(targets)
         return object()
 
+    async def check_room(self, path: Path, size: int, quota: int) -> None:
+        """There is room everywhere."""
+
 
 def box(name: str, address: str = "", quota: int = 0) -> Local:
     return Local(Path("/mail", name), parse_address(address or f"{name}@example.org"), quota)
@@ -93,7 +96,8 @@ class InboundCase(SynchronousTestCase):
         avatar.mail(ENVELOPE)
         envelope = ENVELOPE
         for text in addresses:
-            avatar.rcpt(envelope, recipient(text))
+            if (room := avatar.rcpt(envelope, recipient(text))) is not None:
+                self.successResultOf(ensureDeferred(room))
             envelope = dataclasses.replace(envelope, recipients=(*envelope.recipients, recipient(text)))
         return envelope
 
@@ -328,6 +332,13 @@ class EndToEndTests(SynchronousTestCase):
         rooms = Rooms("mail.example.org", router, store, lambda: 0.0)
         _, self.avatar, _ = MailRealm(rooms, submission=True).requestAvatar(ANONYMOUS, None, IMailAvatar)
 
+    def test_a_full_mailbox_is_refused_at_rcpt_and_the_others_get_their_mail(self) -> None:
+        envelope = dataclasses.replace(ENVELOPE, size=2000)
+        self.avatar.mail(envelope)
+        full = self.avatar.rcpt(envelope, recipient("ann@example.org"))
+        self.assertEqual(self.failureResultOf(ensureDeferred(full), Refusal).value.reply, MAILBOX_FULL)
+        self.assertIsNone(self.avatar.rcpt(envelope, recipient("joe@example.org")))
+
     def files(self, kind: str = "*") -> list[Path]:
         return sorted(path for path in self.mail.rglob("*") if path.is_file() and path.match(f"{kind}/*"))
 
@@ -335,7 +346,8 @@ class EndToEndTests(SynchronousTestCase):
         envelope = dataclasses.replace(ENVELOPE, protocol=protocol)
         self.avatar.mail(envelope)
         for address in addresses:
-            self.avatar.rcpt(envelope, recipient(address))
+            if (room := self.avatar.rcpt(envelope, recipient(address))) is not None:
+                await room
             envelope = dataclasses.replace(envelope, recipients=(*envelope.recipients, recipient(address)))
         delivery = self.avatar.data(envelope)
         try:

@@ -140,7 +140,7 @@ class BodiesTests(ServerTestCase):
     def test_sizes_around_the_borders_of_blocks(self) -> None:
         server = self.serve()
         for at, size in enumerate(SIZES):
-            text = text_of_size(size, seed=size)
+            text = HEADER + b"\r\n" + text_of_size(size - len(HEADER) - 2, seed=size)
             self.assertEqual(len(text), size)
             self._send(server, text, tls="implicit" if at % 2 else "off")
             self.assertTrue(server.messages("anna@example.org")[-1] == on_disk(text), size)
@@ -148,7 +148,7 @@ class BodiesTests(ServerTestCase):
 
     def test_thirty_megabytes_in_clear_text_and_in_tls(self) -> None:
         server = self.serve()
-        text = text_of_size(30_000_000)
+        text = HEADER + b"\r\n" + text_of_size(30_000_000)
         for tls in ("off", "implicit"):
             self._send(server, text, tls)
             path = server.files("anna@example.org")[-1]
@@ -216,9 +216,9 @@ class BodiesTests(ServerTestCase):
                 b"MAIL FROM:<a@example.net>\r\nRCPT TO:<anna@example.org>\r\nRCPT TO:<nobody@example.org>\r\nDATA\r\n"
             )
             self.assertEqual([client.getreply()[0] for _ in range(4)], [250, 250, 550, 354])
-            client.send(b"one\r\n.\r\nNOOP\r\nMAIL FROM:<b@example.net>\r\n")
+            client.send(b"Subject: one\r\n.\r\nNOOP\r\nMAIL FROM:<b@example.net>\r\n")
             self.assertEqual([client.getreply()[0] for _ in range(3)], [250, 250, 250])
-        self.assertEqual(server.messages("anna@example.org"), [b"one\n"])
+        self.assertEqual(server.messages("anna@example.org"), [b"Subject: one\n"])
 
 
 class FilesTests(ServerTestCase):

@@ -35,13 +35,13 @@ class HAProxyTests(ServerTestCase):
     if HAPROXY is None:
         skip = missing("haproxy")
 
-    def proxy(self, directory: Path, backend: str) -> tuple[str, int]:
+    def proxy(self, directory: Path, backend: str, host: str = "127.0.0.1") -> tuple[str, int]:
         """HAProxy before this backend ("SERVER OPTIONS"); where it listens."""
         port = free_port()
         settings = directory / "haproxy.cfg"
         settings.write_text(
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n"
-            f"listen mail\n bind 127.0.0.1:{port}\n server behind {backend}\n"
+            f"listen mail\n bind {host}:{port}\n server behind {backend}\n"
         )
         process = subprocess.Popen(
             [str(HAPROXY), "-db", "-f", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -50,11 +50,11 @@ class HAProxyTests(ServerTestCase):
         self.addCleanup(process.terminate)
 
         def listens() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                return probe.connect_ex((host, port)) == 0
 
         await_true(listens, "HAProxy listens")
-        return "127.0.0.1", port
+        return host, port
 
     def send(self, address: tuple[str, int], tls: str) -> tuple[str, int]:
         """Send a message; where the client came from."""
@@ -83,6 +83,17 @@ class HAProxyTests(ServerTestCase):
                     client = self.send(self.proxy(server.directory, f"127.0.0.1:{port} {version}"), tls)
                     self.assertEqual(self.peers(server), [client])
                     self.assertEqual(server.messages(ANNA), [TEXT.replace(b"\r\n", b"\n")])
+
+    def test_ipv6_and_the_trace_field(self) -> None:
+        server = self.server(listener("in", "127.0.0.1:0", **TRUSTED))
+        port = server.address("in")[1]
+        for version in ("send-proxy", "send-proxy-v2"):
+            for host, shown in (("::1", b"([IPv6:::1])"), ("127.0.0.2", b"([127.0.0.1])")):
+                address = self.proxy(self.new_directory(), f"127.0.0.1:{port} {version}", host)
+                client = self.send(address, "off")
+                self.assertIn(client[:2], self.peers(server))
+                first = server.files(ANNA)[-1].read_bytes().partition(b"Received: ")[2].partition(b"\n")[0]
+                self.assertEqual(first, b"from client.example.net " + shown)
 
     def test_over_a_unix_socket(self) -> None:
         server = self.server(listener("in", "unix:smtp.sock", proxy_protocol="true", unix_mode='"0660"'))

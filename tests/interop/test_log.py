@@ -14,7 +14,7 @@ TEXT = b"Subject: a secret word\r\n\r\nhello\r\n"
 EVERY = {"time", "level", "source", "event", "text"}
 MESSAGE = EVERY | {
     *("connection", "transaction", "listener", "peer", "helo", "user", "tls", "protocol"),
-    *("sender", "recipients", "size", "body", "smtputf8", "reply", "seconds"),
+    *("sender", "recipients", "size", "body", "smtputf8", "reply", "replies", "seconds"),
 }
 CONNECTION = EVERY | {
     *("connection", "listener", "peer", "port", "helo", "tls", "user"),

@@ -13,7 +13,10 @@ from tests.interop.running import PASSWORDS, ServerTestCase
 
 ANNA = "anna@example.org"
 SECRET = PASSWORDS[ANNA]
-TEXT = b"From: <anna@example.org>\r\nMessage-ID: <1@example.org>\r\nSubject: hello\r\n\r\nhello\r\n"
+TEXT = (
+    b"From: <anna@example.org>\r\nDate: Fri, 20 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@example.org>\r\n"
+    b"Subject: hello\r\n\r\nhello\r\n"
+)
 KEPT = TEXT.replace(b"\r\n", b"\n")
 DOORS = [("submission", "starttls"), ("submissions", "implicit")]
 MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
@@ -169,7 +172,7 @@ class DialogueTests(ServerTestCase):
         server = self.serve()
         with session(server.address("submission4")) as client:
             self.assertNotIn("auth", client.esmtp_features)
-            self.assertEqual(client.docmd("AUTH", plain(ANNA, SECRET))[0], 538)
+            self.assertEqual(client.docmd("AUTH", plain(ANNA, SECRET))[0], 530)
             code, text = client.docmd(f"MAIL FROM:<{ANNA}>")
             self.assertEqual((code, text[:5]), (530, b"5.7.0"))
 

@@ -95,9 +95,9 @@ class SizeTests(ServerTestCase):
                 client.docmd(f"MAIL FROM:<{SENDER}>")
                 client.docmd(f"RCPT TO:<{ANNA}>")
                 client.docmd("DATA")
-                client.send(line * count + b".\r\n")
+                client.send(b"Subject: x\r\n\r\n" + line * count + b".\r\n")
                 self.assertEqual(client.getreply()[0], expected)
-        self.assertEqual([len(each) for each in server.messages(ANNA)], [600 * 99])
+        self.assertEqual([len(each) for each in server.messages(ANNA)], [len(b"Subject: x\n\n") + 600 * 99])
 
     def test_curl_hears_of_it_before_it_sends(self) -> None:
         if reason := missing("curl"):

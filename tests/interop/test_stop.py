@@ -81,7 +81,7 @@ class KillTests(ServerTestCase):
             client.sendmail(SENDER, [ANNA], b"Subject: kept\r\n\r\n")
             for command in (f"MAIL FROM:<{SENDER}>", f"RCPT TO:<{ANNA}>", "DATA"):
                 client.docmd(command)
-            client.send(b"y" * 300_000)
+            client.send(b"Subject: lost\r\n\r\n" + b"y" * 300_000)
             tmp = server.maildir(ANNA) / "tmp"
             await_true(lambda: bool(list(tmp.iterdir())), "a file in tmp/", server.told)
             server.running.kill()

@@ -221,8 +221,8 @@ class SendingTests(ClientsCase):
             self.assertEqual(self.ask(door, question, A, 4), [None, None, None, reply])
 
     def test_the_reply_lets_the_client_try_again_later(self) -> None:
-        for _, _, reply in self.KINDS:
-            self.assertEqual((reply.code, reply.enhanced), (450, "4.7.1"))
+        codes = [(reply.code, reply.enhanced) for _, _, reply in self.KINDS]
+        self.assertEqual(codes, [(451, "4.7.1"), (450, "4.7.1")])
 
     def test_who_goes_on_asking_is_not_forgiven_by_that_nor_punished_for_ever(self) -> None:
         for limit, question, reply in self.KINDS:
@@ -298,12 +298,32 @@ class AuthTests(ClientsCase):
         door = self.door(auth_delays=2, auth_failures_per_minute=100)
         door.auth_failed(A, "a")
         self.assertIsNone(door.may_authenticate(A))
+        door.auth_judged(A)
         door.auth_failed(A, "a")
         self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
         self.assertIsNone(door.may_authenticate(B))
         door.auth_answered(A)
         self.assertIsNone(door.may_authenticate(A))
+        door.auth_judged(A)
         door.auth_failed(A, "a")
+        self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
+
+    def test_many_at_once_are_no_more_than_many_in_a_row(self) -> None:
+        door = self.door(auth_delays=3, auth_failures_per_minute=2)
+        self.assertEqual([door.may_authenticate(A) for _ in range(4)], [None] * 3 + [replies.TOO_MANY_AUTH_FAILURES])
+        for _ in range(3):
+            door.auth_failed(A, "a")
+            door.auth_judged(A)
+            door.auth_answered(A)
+        self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
+
+    def test_a_login_that_nobody_began_is_judged_without_harm(self) -> None:
+        door = self.door(auth_delays=1)
+        door.auth_judged(A)
+        self.assertIsNone(door.may_authenticate(A))
+        door.auth_judged(A)
+        door.auth_judged(A)
+        self.assertIsNone(door.may_authenticate(A))
         self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
 
     def test_an_answer_that_nobody_waited_for_changes_nothing(self) -> None:
@@ -314,9 +334,13 @@ class AuthTests(ClientsCase):
         door.auth_failed(A, "a")
         self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
 
-    def test_loopback_is_not_exempt(self) -> None:
-        door = self.door(auth_failures_per_minute=1)
-        self.fail_login(door, LOOPBACK)
+    def test_programs_of_this_machine_speak_for_many_people(self) -> None:
+        door = self.door(auth_failures_per_minute=1, auth_failures_per_day=1, auth_delays=2)
+        for _ in range(5):
+            self.fail_login(door, LOOPBACK)
+        self.assertIsNone(door.may_authenticate(LOOPBACK))
+        self.assertEqual(self.fail_login(door, LOOPBACK), 15.0)
+        self.assertIsNone(door.may_authenticate(LOOPBACK))
         self.assertEqual(door.may_authenticate(LOOPBACK), replies.TOO_MANY_AUTH_FAILURES)
 
     def test_the_wait_doubles_up_to_its_limit(self) -> None:
@@ -382,6 +406,7 @@ class MemoryTests(ClientsCase):
         door = self.door(remembered=3)
         for number in range(50):
             door.may_authenticate(Peer(f"192.0.2.{number}"))
+            door.auth_judged(Peer(f"192.0.2.{number}"))
             self.fail_login(door, Peer(f"192.0.2.{number}"), f"{number}")
         self.assertEqual((len(door._clients), len(door._accounts)), (3, 3))
 

@@ -178,8 +178,8 @@ EXTENSION_TRANSCRIPTS = [
     ),
     Transcript(
         "VRFY where it is allowed",
-        b"VRFY <b@example.org>\r\nVRFY unknown@example.org\r\nVRFY <x\r\n",
-        "250 550 501",
+        b"VRFY <b@example.org>\r\nVRFY unknown@example.org\r\nVRFY <x@y\r\nVRFY bob\r\nVRFY \xc3\xa4@d\r\n",
+        "250 550 501 252 252",
         settings={"vrfy": True},
     ),
     Transcript("XCLIENT of a stranger", EHLO + b"XCLIENT ADDR=192.0.2.9\r\n", "250 500"),

@@ -180,6 +180,7 @@ class ServerDefectTests(LogCase):
         admission = ClientLimits(limits, lambda: 0.0, lambda: 0.5)
         line = Line(settings(limits=limits), admission=admission)
         line.say(b"EHLO x", MAIL.strip(), *[RCPT.strip()] * 101)
+        line.clock.pump([0, 0, 0])
         self.assertEqual(line.codes, "220" + " 250" * 102 + " 452")
         line.say(*[b"FOO"] * 5)
         self.assertEqual(line.codes[-19:], "500 500 500 500 421")
@@ -192,7 +193,7 @@ class ServerDefectTests(LogCase):
     def test_D17_why_a_connection_ended_is_told_in_the_log(self) -> None:
         for sent, seconds, reason in [
             ((b"QUIT",), 0, "quit"),
-            ((), 300, "command"),
+            ((), 300, "timeout: command"),
             ((b"GET / HTTP/1.1",), 0, "HTTP request"),
             ((), 0, "connection lost"),
         ]:

@@ -39,7 +39,7 @@ ENVELOPE = Envelope(
     listener="smtp-25",
 )
 #: What every event of the log has from Twisted.
-TWISTED = {"log_logger", "log_level", "log_namespace", "log_source", "log_format", "log_time"}
+TWISTED = {"log_logger", "log_level", "log_namespace", "log_source", "log_format", "log_time", "log_more"}
 
 
 class RecordCase(SynchronousTestCase):
@@ -98,7 +98,8 @@ class MessageTests(RecordCase):
         self.assertEqual(self.told_fields(), expected)
         self.assertEqual(
             self.told_text(),
-            "message id7 from=<a@example.com> to=<ann@example.org>,<bob@example.org> size=123: 250 2.0.0 Ok: queued as id7",
+            "message id7 on c1 from=<a@example.com> to=<ann@example.org>,<bob@example.org> size=123:"
+            " 250 2.0.0 Ok: queued as id7; user=joe@example.org; tls=TLSv1.3 TLS_AES_256_GCM_SHA384",
         )
 
     def test_the_null_sender_and_a_plain_connection_are_empty_texts(self) -> None:
@@ -121,7 +122,7 @@ class MessageTests(RecordCase):
             self.record.answered(events.EndOfText(envelope, 1), None)
             self.assertEqual(len(self.told_fields()["recipients"]), count)
             self.assertIn(end + "size=", self.told_text())
-            self.assertEqual(self.told_text().count("@example.org"), min(count, RECIPIENTS_TOLD))
+            self.assertEqual(self.told_text().count("@example.org"), min(count, RECIPIENTS_TOLD) + 1)
 
     def test_recipients_are_a_list_with_a_text(self) -> None:
         self.assertEqual(Recipients(["a", "b"]), ["a", "b"])
@@ -178,7 +179,8 @@ class ConnectionTests(RecordCase):
         self.assertEqual(self.told_fields(), expected)
         self.assertEqual(
             self.told_text(),
-            "connection c1 from 192.0.2.1 on smtp-25 closed: quit; 2 messages, 1 errors, 0 refusals, 2.25 s",
+            "connection c1 from 192.0.2.1 on smtp-25 closed: quit; 2 messages, 1 errors, 0 refusals, 2.25 s;"
+            " user=joe@example.org; tls=TLSv1.3 TLS_AES_256_GCM_SHA384",
         )
 
     def test_refusals_are_told_word_by_word_up_to_5_and_counted(self) -> None:

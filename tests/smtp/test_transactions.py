@@ -115,6 +115,7 @@ class ChunkTests(ServerCase):
 
     def test_many_small_chunks_cost_no_square(self) -> None:
         line = self.line(OPEN, chunk(b"x") * 5000 + b"BDAT 0 LAST\r\n")
+        line.clock.pump([0] * 200)
         self.assertEqual(line.delivery.text, b"x" * 5000)
         self.assertEqual(line.codes, SENT + " 250" * 5001)
 

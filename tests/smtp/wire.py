@@ -182,6 +182,7 @@ class Line:
         **options: Any,
     ) -> None:
         self.clock = Clock()
+        self.clock.advance(1e9)  # a clock is not at 0 when a server starts
         self.steps: dict[str, Any] = steps if steps is not None else {}
         self.realm = Realm(self.steps)
         portal = Portal(self.realm, [AllowAnonymousAccess(), *checkers])
