@@ -103,7 +103,9 @@ def converse(choices: bytes, chunks: Sequence[bytes]) -> Fuzzed:
         lmtp=bool(listener & 1),
         off=frozenset({"PIPELINING", "ENHANCEDSTATUSCODES"} if more & 8 else ()),
     )
-    return Fuzzed(given, tls=bool(more & 16), kind=kind).feed(chunks)
+    conversation = Fuzzed(given, tls=bool(more & 16), kind=kind)
+    conversation.feed(chunks)
+    return conversation
 
 
 def cut(data: bytes, size: int) -> list[bytes]:

@@ -201,7 +201,7 @@ def settings_of(config: Config, listener: Listener) -> SessionSettings:
     names = config.auth.mechanisms if listener.auth != "off" else ()
     return SessionSettings(
         hostname=listener.hostname,
-        banner=listener.banner or "ESMTP",
+        banner=listener.banner or ("LMTP" if listener.protocol == "lmtp" else "ESMTP"),
         listener=listener.name,
         limits=listener.limits,
         mechanisms=mechanisms_of(dict.fromkeys(name.encode() for name in names), listener.hostname),

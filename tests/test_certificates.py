@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver import certificates
-from mailserver.certificates import CertificateProblem, certificate_names, inspect_pair, load_pair
+from mailserver.certificates import CertificateProblem, certificate_names, inspect_pair, load_chain, load_pair
 from tests.certs import MADE, ec_key, key_pem, make_certificate, pem, rsa_key, write_key, write_pair
 
 IN_TIME = MADE + timedelta(days=100)
@@ -106,15 +106,23 @@ class PairTests(SynchronousTestCase):
 
     def test_files_that_cannot_be_opened(self) -> None:
         self.assert_finding(self.directory.name, "cannot be read", certificate=self.directory)
-        real = Path.open
+        real = os.open
 
-        def refuse(path: Path, mode: str) -> object:
-            if path == self.key:
+        def refuse(path: str, flags: int) -> int:
+            if Path(path) == self.key:
                 raise PermissionError(13, "no")
-            return real(path, mode)
+            return real(path, flags)
 
-        with mock.patch.object(Path, "open", refuse):
+        with mock.patch.object(certificates.os, "open", refuse):
             self.assert_finding("mail.key", f"permission denied; user id {os.geteuid()}")
+
+    def test_a_fifo_or_a_device_is_told_and_not_waited_for(self) -> None:
+        fifo = self.directory / "fifo"
+        os.mkfifo(fifo)
+        self.assert_finding("fifo", "is no regular file", certificate=fifo)
+        self.assert_finding("fifo", "is no regular file", key=fifo)
+        self.assert_finding("zero", "is no regular file", key=Path("/dev/zero"))
+        self.assertRaises(CertificateProblem, load_chain, fifo)  # as client_ca is read
 
     def test_warnings_about_dates(self) -> None:
         for now, expected in [

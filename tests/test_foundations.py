@@ -69,7 +69,8 @@ class SettingsTests(FoundationsCase):
 
     def test_lmtp(self) -> None:
         config = self.configure('address = "unix:/run/x/lmtp"\nprotocol = "lmtp"')
-        self.assertTrue(settings_of(config, config.listeners[0]).lmtp)
+        settings = settings_of(config, config.listeners[0])
+        self.assertEqual((settings.lmtp, settings.banner), (True, "LMTP"))
 
 
 class RoomsTests(FoundationsCase):

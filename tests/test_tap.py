@@ -21,6 +21,7 @@ from mailserver import tap
 
 class TapCase(SynchronousTestCase):
     def setUp(self) -> None:
+        self.start = Path.cwd()
         self.dir = Path(self.mktemp())
         self.dir.mkdir()
         self.file = self.dir / "mailserver.toml"
@@ -41,6 +42,55 @@ class OptionsTests(TapCase):
         self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
         options = self.options("--config", str(self.file))
         self.assertEqual(options.config.source, self.file.absolute())
+
+    def test_a_relative_file_is_found_again_after_the_folder_has_changed(self) -> None:
+        """As by `twistd --rundir`: before a reload, and in the environment too."""
+        self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
+        self.addCleanup(os.chdir, Path.cwd())
+        for words, environ in ((("--config", self.file.name), ""), ((), self.file.name)):
+            self.patch(os, "environ", {**os.environ, "MAILSERVER_CONFIG": environ})
+            os.chdir(self.dir.absolute())
+            options = self.options(*words)
+            os.chdir("/")
+            self.assertEqual(options.read().source, options.config.source)
+            os.chdir(self.start)
+
+    def test_problems_name_the_file_by_its_absolute_path(self) -> None:
+        self.write('address = "127.0.0.1:0"\nprotokol = "smtp"')
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.dir)
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            self.assertRaises(SystemExit, self.options, "--config", self.file.name)
+        for line in said.getvalue().splitlines():
+            self.assertTrue(line.startswith(f"{self.start / self.file}:"), line)
+
+    def test_development_stays_development_in_its_folder(self) -> None:
+        default = self.start / self.dir / "default.toml"
+        self.addCleanup(os.chdir, Path.cwd())
+        with mock.patch("mailserver.config.loading.DEFAULT_PATH", default):
+            options = self.options()
+            os.chdir("/")
+            default.write_text("")  # whatever comes later: a reload does not turn it into another server
+            again = options.read()
+        self.assertEqual((again.development, again.server.data_dir), (True, self.start / "mailserver-data"))
+
+    def test_a_default_configuration_that_cannot_be_read_is_told(self) -> None:
+        default = self.dir / "default.toml"
+        default.write_text("")
+        access = os.access
+        self.patch(os, "access", lambda path, mode: Path(path) != default and access(path, mode))
+        with (
+            mock.patch("mailserver.config.loading.DEFAULT_PATH", default),
+            contextlib.redirect_stderr(io.StringIO()) as said,
+        ):
+            options = self.options("--data", str(self.dir / "dev"))
+        self.assertTrue(options.config.development)
+        self.assertIn("may not be read by this user, so this is development mode", said.getvalue())
+
+    def test_the_data_of_development_are_in_no_directory_of_the_system(self) -> None:
+        with mock.patch("mailserver.config.loading.DEFAULT_PATH", self.dir / "none"):
+            error = self.assertRaises(usage.UsageError, self.options, "--data", "/tmp")
+        self.assertIn("--data: /tmp is a directory of the system", str(error))
 
     def test_problems_end_it_with_a_line_each(self) -> None:
         self.write('address = "127.0.0.1:0"\nprotokol = "smtp"')

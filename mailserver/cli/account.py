@@ -23,6 +23,7 @@ from mailserver.accounts.passwd_file import PasswdRow, Problem, import_passwd_fi
 from mailserver.accounts.passwords import BadPassword, hash_password, mechanisms_of, scheme_of
 from mailserver.address import Address
 from mailserver.cli.directory import (
+    ALLOW_WEAK,
     DEFAULT_QUOTA,
     MAIL_FOLDER,
     AddressArgument,
@@ -32,6 +33,7 @@ from mailserver.cli.directory import (
     database_file,
     open_directory,
     quota_text,
+    weakness,
 )
 from mailserver.maildir.names import mailbox_path
 
@@ -64,15 +66,16 @@ def account() -> None:
     "--quota", type=QuotaArgument(), help='Space for the mail: "2 GiB", 0 for no limit. Default: configured.'
 )
 @PASSWORD_STDIN
+@ALLOW_WEAK
 @CRAM_MD5
 @SCRAM
 @click.pass_context
-def add(ctx: click.Context, address: Address, *, quota: int | None, password_stdin: bool, **kept: bool) -> None:
+def add(ctx: click.Context, address: Address, *, quota: int | None, **wanted: bool) -> None:
     """Add an account; the password is asked for twice."""
     with open_directory(ctx) as directory:
         directory.check_ours(address)
         _check_free(directory.database, address)
-        hashes = _ask_password(from_stdin=password_stdin, **kept)
+        hashes = _ask_password(**wanted)
         directory.database.add_account(address, hashes, quota=None if quota == DEFAULT_QUOTA else quota)
     click.echo(f"{address}: added")
 
@@ -80,14 +83,15 @@ def add(ctx: click.Context, address: Address, *, quota: int | None, password_std
 @account.command()
 @ADDRESS
 @PASSWORD_STDIN
+@ALLOW_WEAK
 @CRAM_MD5
 @SCRAM
 @click.pass_context
-def passwd(ctx: click.Context, address: Address, *, password_stdin: bool, **kept: bool) -> None:
+def passwd(ctx: click.Context, address: Address, **wanted: bool) -> None:
     """Set a new password; the old one ends at once."""
     with open_directory(ctx) as directory:
         directory.database.known(address)
-        directory.database.set_passwords(address, _ask_password(from_stdin=password_stdin, **kept))
+        directory.database.set_passwords(address, _ask_password(**wanted))
     click.echo(f"{address}: password changed")
 
 
@@ -272,9 +276,11 @@ def _obstacle(directory: Directory, row: PasswdRow) -> Problem | None:
     return None
 
 
-def _ask_password(*, from_stdin: bool, **kept: bool) -> tuple[str, ...]:
+def _ask_password(*, password_stdin: bool, allow_weak: bool, **kept: bool) -> tuple[str, ...]:
     """The hashes of a new password; kept: as `hash_password`.  Raises click.ClickException when it may not be one."""
-    password = _read_password() if from_stdin else _prompt_password()
+    password = _read_password() if password_stdin else _prompt_password()
+    if not allow_weak and (reason := weakness(password)) is not None:
+        raise click.ClickException(reason)
     try:
         return hash_password(password, **kept)
     except BadPassword as error:

@@ -68,29 +68,46 @@ def database_file(ctx: click.Context) -> Path:
 @contextlib.contextmanager
 def open_directory(ctx: click.Context) -> Iterator[Directory]:
     """
-    The database of the configuration, made when it is missing.  In development the data directory is made too.
+    The database of the configuration.  It is made when it is missing, and so is the data directory, as the first
+    start of the server would make it.
 
     Raises click.ClickException, also for an AccountsError or sqlite3.Error within.
     """
     config = _config(ctx)
     data = config.server.data_dir
     if not data.is_dir():
-        if not config.development:
-            raise click.ClickException(f'{data}: the data directory is missing; make it, or run "mailserver init"')
-        try:
-            data.mkdir(mode=0o700)
-        except OSError as error:
-            raise click.ClickException(f"{data}: {error.strerror}") from error
+        _make_data_directory(config)
     with problems_told():
         database = AccountsDatabase(data / FILE_NAME, default_quota=config.storage.default_quota)
         with contextlib.closing(database):
             yield Directory(config, database)
 
 
+def _make_data_directory(config: Config) -> None:
+    """Mode 0700; when root does it, it belongs to the user that the server will be."""
+    from mailserver.durable import make_directories  # it needs Twisted: most commands can do without
+    from mailserver.privileges import give, owner_of
+
+    data = config.server.data_dir
+    try:
+        make_directories(data)
+        if (owner := owner_of(config.server.user, config.server.group)) is not None:
+            give(owner, [data])
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or data}: {error.strerror}") from error
+
+
 def _config(ctx: click.Context) -> Config:
     from mailserver.cli.main import config_of
 
     return config_of(ctx)
+
+
+def weakness(password: str) -> str | None:
+    """Why nobody should choose this password; None when it will do (or is empty: that is refused for itself)."""
+    if 0 < len(password) < LEAST_PASSWORD:
+        return f"the password is shorter than {LEAST_PASSWORD} characters; take a longer one, or give --allow-weak"
+    return None
 
 
 class AddressArgument(click.ParamType):
@@ -147,6 +164,11 @@ class QuotaArgument(click.ParamType):
             raise click.ClickException(f"quota: {error}") from error
 
 
+#: Characters of a password that somebody has chosen (NIST SP 800-63B, revision 3, 5.1.1.1).
+LEAST_PASSWORD = 8
+ALLOW_WEAK = click.option(
+    "--allow-weak", is_flag=True, help=f"Take a password of less than {LEAST_PASSWORD} characters."
+)
 #: Where below the data directory the mail of all accounts is.
 MAIL_FOLDER = "mail"
 #: What `QuotaArgument` gives for "default"; click takes None for "not given".

@@ -5,18 +5,22 @@ In: a domain, and options or answers.  Out: a configuration, a data directory wi
 and on standard output the DNS records to publish.  No network is asked, and root is not needed.
 With `--format zone` or `json` standard output holds the records alone, and what is for people goes to standard error.
 Failures: told on standard error, exit status 1 (2 for wrong options); nothing is left half done.
-Security: the generated password is shown once, on standard error, and is in no file and no log.
+`--force` replaces the configuration and the records, and keeps what others rely on: accounts with their passwords,
+and the DKIM key, whose record is published.
+Security: the generated password is shown once, on the terminal, past every redirection into files and logs; on
+standard error where there is no terminal.  It is in no file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
 import shlex
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +31,7 @@ from mailserver.accounts.passwords import BadPassword, hash_password
 from mailserver.accounts.schema import AccountsError
 from mailserver.address import Address, AddressError, parse_address
 from mailserver.cli import layout
+from mailserver.cli.directory import ALLOW_WEAK, weakness
 from mailserver.cli.dns_records import IPAddress, Record, Site, as_table, as_values, as_zone, records, reminders
 from mailserver.cli.main import Invocation
 from mailserver.config import ConfigError
@@ -39,6 +44,8 @@ T = TypeVar("T")
 ROOT_DATA_DIR = Path("/var/lib/mailserver")
 SERVICE_USER = "mailserver"
 FIRST_ACCOUNT = "admin"
+#: The terminal, whatever the standard streams are.
+TERMINAL = "/dev/tty"
 
 
 def _checked(check: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
@@ -86,6 +93,8 @@ def _ip_list(text: str) -> tuple[IPAddress, ...]:
 @click.option("--hostname", callback=_checked(checked_hostname), help="Name of the server.  [default: mail.DOMAIN]")
 @click.option("--account", help="First account.  [default: admin@DOMAIN]")
 @click.option("--password-stdin", is_flag=True, help="Read its password from standard input, instead of making one.")
+@ALLOW_WEAK
+@click.option("--new-password", is_flag=True, help="Make it a new password, also when it exists.")
 @click.option(
     "--ip", "ips", multiple=True, callback=_ips, metavar="ADDRESS", help="IP address of the server; may be repeated."
 )
@@ -109,8 +118,11 @@ def _ip_list(text: str) -> tuple[IPAddress, ...]:
     help="25, 465, 587 or 2525, 4650, 2587.  [default: standard for root, else high]",
 )
 @click.option(
-    "--dkim-selector", callback=_checked(checked_hostname), help="Name of the DKIM key.  [default: msYYYYMM]"
+    "--dkim-selector",
+    callback=_checked(checked_hostname),
+    help="Name of the DKIM key.  [default: that of the key that exists, else msYYYYMM]",
 )
+@click.option("--new-dkim-key", is_flag=True, help="Make a new DKIM key, also when there is one.")
 @click.option("--user", help="User that the server becomes (root only).  [default: mailserver, when it exists]")
 @click.option("--group", help="Group that the server becomes (root only).  [default: that of the user]")
 @click.option(
@@ -122,7 +134,7 @@ def _ip_list(text: str) -> tuple[IPAddress, ...]:
     help="How the DNS records are printed.",
 )
 @click.option("--yes", is_flag=True, help="Ask nothing.")
-@click.option("--force", is_flag=True, help="Replace files that exist; accounts that exist are kept.")
+@click.option("--force", is_flag=True, help="Replace files that exist; accounts and the DKIM key are kept.")
 @click.pass_context
 def init(ctx: click.Context, **given: Any) -> None:
     """
@@ -131,7 +143,7 @@ def init(ctx: click.Context, **given: Any) -> None:
     Nothing is asked of the network.  Files that exist are not touched without --force.
     """
     _refuse_options_before(ctx)
-    password = _read_password() if given["password_stdin"] else ""
+    password = _read_password(allow_weak=given["allow_weak"]) if given["password_stdin"] else ""
     asking = not given["yes"] and not given["password_stdin"] and is_terminal()
     plan = _plan(given, asking=asking)
     _refuse_to_overwrite(plan, force=given["force"])
@@ -144,10 +156,13 @@ def init(ctx: click.Context, **given: Any) -> None:
             value_proc=_asked(_ip_list),
         )
         click.confirm(f"Write {_shown(plan.config_file)} and {_shown(plan.data_dir)}?", default=True, abort=True)
-    site = _write(plan, ips, password or (generated := layout.new_password()))
+    generated = "" if password or _keeps_password(plan, given) else layout.new_password()
+    site = _write(plan, ips, password or generated, new_key=given["new_dkim_key"])
     _report(plan, site, form=given["form"])
-    if not password:
-        click.echo(f"\nPassword of {plan.account}, shown this once:  {generated}", err=True)
+    if generated:
+        show_secret(f"\nPassword of {plan.account}, shown this once:  {generated}")
+    elif not password:
+        click.echo(f"\n{plan.account} keeps its password; --new-password makes another.", err=True)
 
 
 def is_terminal() -> bool:
@@ -158,6 +173,18 @@ def is_terminal() -> bool:
 def is_root() -> bool:
     """Are the machine's own places ours to write?"""
     return os.geteuid() == 0
+
+
+def show_secret(text: str) -> None:
+    """On the terminal, where no redirection can take it along; on standard error when there is no terminal."""
+    try:
+        # Not by open(): it would make a file of this name where a container has no terminals.
+        descriptor = os.open(TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        click.echo(text, err=True)
+        return
+    with open(descriptor, "w", encoding="utf-8") as terminal:
+        terminal.write(f"{text}\n")
 
 
 def _refuse_options_before(ctx: click.Context) -> None:
@@ -195,11 +222,16 @@ def _plan(given: dict[str, Any], *, asking: bool) -> layout.Plan:
         config_dir=_absolute(config_dir),
         data_dir=_absolute(data_dir),
         ports=given["ports"] or ("standard" if root else "high"),
-        selector=given["dkim_selector"] or datetime.now(UTC).strftime("ms%Y%m"),
+        selector=given["dkim_selector"] or _selector(given, data_dir),
         certificate=_absolute(given["certificate"]) if given["certificate"] else None,
         key=_absolute(given["key"]) if given["key"] else None,
         owner=_owner(given["user"], given["group"], root=root),
     )
+
+
+def _selector(given: dict[str, Any], data_dir: Path) -> str:
+    kept = None if given["new_dkim_key"] else layout.kept_selector(_absolute(data_dir), given["domain"])
+    return kept or datetime.now(UTC).strftime("ms%Y%m")
 
 
 def _answer(question: str, default: str, check: Callable[[str], T], *, asking: bool) -> T:
@@ -247,10 +279,12 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _read_password() -> str:
+def _read_password(*, allow_weak: bool) -> str:
     password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         raise click.UsageError("--password-stdin: standard input has no password.")
+    if not allow_weak and (reason := weakness(password)) is not None:
+        raise click.UsageError(f"{reason}.")
     return password
 
 
@@ -262,28 +296,40 @@ def _refuse_to_overwrite(plan: layout.Plan, *, force: bool) -> None:
     if found and not force:
         lines = "".join(f"  {_shown(path)}\n" for path in found)
         raise click.ClickException(
-            f"these files exist:\n{lines}Nothing was changed.  --force replaces them (accounts are kept, "
-            "the first one gets a new password)."
+            f"these files exist:\n{lines}Nothing was changed.  --force replaces them (accounts, their passwords and "
+            "the DKIM key are kept)."
         )
 
 
-def _write(plan: layout.Plan, ips: tuple[IPAddress, ...], password: str) -> Site:
+def _keeps_password(plan: layout.Plan, given: dict[str, Any]) -> bool:
+    with _trouble_told(plan):
+        return not given["new_password"] and layout.has_account(plan)
+
+
+def _write(plan: layout.Plan, ips: tuple[IPAddress, ...], password: str, *, new_key: bool) -> Site:
+    """Write it all.  password: "" for that of the account that exists."""
     try:
-        hashes = hash_password(password)
+        hashes = hash_password(password) if password else None
     except BadPassword as error:
         raise click.UsageError(f"{error}.") from error
-    key = layout.new_dkim_key()
-    site = Site(plan.domain, plan.hostname, ips, plan.selector, key.public)
-    try:
+    with _trouble_told(plan):
+        key = (None if new_key else layout.kept_dkim_key(plan)) or layout.new_dkim_key()
+        site = Site(plan.domain, plan.hostname, ips, plan.selector, key.public)
         layout.write(plan, site, key, hashes)
-    except (ConfigError, AccountsError) as error:
+    return site
+
+
+@contextlib.contextmanager
+def _trouble_told(plan: layout.Plan) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, AccountsError, layout.BadKey) as error:
         raise click.ClickException(f"nothing was changed:\n{error}") from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"nothing was changed: {where}{error.strerror or error}") from error
     except sqlite3.Error as error:
         raise click.ClickException(f"nothing was changed: {plan.accounts_file}: {error}") from error
-    return site
 
 
 def _report(plan: layout.Plan, site: Site, *, form: str) -> None:
@@ -323,7 +369,7 @@ def _notes(plan: layout.Plan, site: Site) -> str:
     if is_root() and plan.owner is None:
         notes.append(
             f"There is no user {SERVICE_USER}, so the server would stay root: `useradd --system {SERVICE_USER}`, "
-            "then init again with --force."
+            "then init again with --force (the DKIM key and passwords stay)."
         )
     return "".join(f"- {note}\n" for note in notes) + f"\nNext:  {_next_command(plan)}"
 

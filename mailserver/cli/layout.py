@@ -18,17 +18,22 @@ import grp
 import os
 import pwd
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mailserver.accounts.database import FILE_NAME, AccountsDatabase
 from mailserver.address import Address
 from mailserver.cli.dns_records import Site, as_zone, records, reminders
 from mailserver.config import ConfigError, load
 from mailserver.config.quantities import toml
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 #: RFC 8301 3.2 asks signers for at least 1024 bits and recommends 2048; longer keys do not fit every DNS.
 DKIM_BITS = 2048
@@ -137,10 +142,51 @@ def new_dkim_key() -> DKIMKey:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return DKIMKey(private, base64.b64encode(public).decode("ascii"))
+    return DKIMKey(private, _public(key))
+
+
+def _public(key: RSAPrivateKey) -> str:
+    from cryptography.hazmat.primitives import serialization
+
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(key.public_key().public_bytes(*form)).decode("ascii")
+
+
+class BadKey(ValueError):  # noqa: N818 - it is what the key is
+    """The DKIM key that is there cannot be used; `str()` says why, and nothing of the key."""
+
+
+def kept_dkim_key(plan: Plan) -> DKIMKey | None:
+    """The key pair of an earlier init, or None.  Raises OSError, and BadKey when it is no RSA key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    try:
+        private = plan.dkim_key.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        key = serialization.load_pem_private_key(private, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise BadKey(f"{plan.dkim_key}: holds no RSA key that can be used; --new-dkim-key replaces it")
+    return DKIMKey(private, _public(key))
+
+
+def kept_selector(data_dir: Path, domain: str) -> str | None:
+    """The selector of the DKIM key that an earlier init made, the newest one of several; None when there is none."""
+    keys = [path for path in (data_dir / "dkim" / domain).glob("*.pem") if path.is_file()]
+    return max(keys, key=lambda path: (path.stat().st_mtime_ns, path.name)).stem if keys else None
+
+
+def has_account(plan: Plan) -> bool:
+    """Is there the first account already?  Raises AccountsError, sqlite3.Error."""
+    if not os.path.lexists(plan.accounts_file):
+        return False
+    with contextlib.closing(AccountsDatabase(plan.accounts_file, create=False)) as database:
+        return database.account(plan.account) is not None
 
 
 def existing(plan: Plan) -> tuple[Path, ...]:
@@ -149,10 +195,12 @@ def existing(plan: Plan) -> tuple[Path, ...]:
     return tuple(path for path in ours if os.path.lexists(path))
 
 
-def write(plan: Plan, site: Site, key: DKIMKey, hashes: Sequence[str]) -> None:
+def write(plan: Plan, site: Site, key: DKIMKey, hashes: Sequence[str] | None) -> None:
     """
     Write everything, replacing what is there.  An accounts database that exists is kept: the account is added to it,
-    or gets the new password.  hashes: of the account's password, from `accounts.passwords`.
+    or gets the new password.  What an earlier init has left to root becomes the owner's.
+
+    hashes: of the account's password, from `accounts.passwords`; None: the account exists and keeps its own.
 
     Raises OSError, sqlite3.Error, AccountsError and ConfigError; nothing is left behind then.
     """
@@ -161,6 +209,7 @@ def write(plan: Plan, site: Site, key: DKIMKey, hashes: Sequence[str]) -> None:
         pending = [(_write_beside(file, undo), file.path) for file in _files(plan, site, key)]
         _check(plan, pending[0][0])
         _write_account(plan, hashes, undo)
+        _hand_over(plan)
         for written, place in pending:
             if not os.path.lexists(place):
                 undo.callback(_forget, place.unlink)
@@ -194,9 +243,6 @@ log_level = "info"
 [tls]
 minimum_version = "1.2"
 {_certificate_lines(plan)}
-[auth]
-mechanisms = ["PLAIN", "LOGIN", "CRAM-MD5"]
-
 [storage]
 # Space for an account that has no quota of its own; 0: no limit.
 default_quota = 0
@@ -329,13 +375,34 @@ def _check(plan: Plan, written: Path) -> None:
         raise ConfigError(tuple(named)) from error
 
 
-def _write_account(plan: Plan, hashes: Sequence[str], undo: ExitStack) -> None:
+def _hand_over(plan: Plan) -> None:
+    """
+    Give the owner what an earlier init made for root alone: that one had advised to make the user and come again.
+
+    Security: in a data directory that is root's nobody else can have put a link to somebody else's file.
+    """
+    if plan.owner is None:
+        return
+    me = os.geteuid()
+    if plan.data_dir.stat().st_uid == me:
+        for folder, _, names in os.walk(plan.data_dir):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):
+                os.chown(path, plan.owner.uid, plan.owner.gid, follow_symlinks=False)
+    status = plan.config_dir.stat()
+    if status.st_uid == me and stat.S_IMODE(status.st_mode) == 0o700:
+        os.chown(plan.config_dir, -1, plan.owner.gid)
+        plan.config_dir.chmod(0o750)
+
+
+def _write_account(plan: Plan, hashes: Sequence[str] | None, undo: ExitStack) -> None:
     if not os.path.lexists(plan.accounts_file):
         for suffix in ("", "-wal", "-shm"):
             undo.callback(_forget, Path(f"{plan.accounts_file}{suffix}").unlink)
     database = AccountsDatabase(plan.accounts_file)
     with contextlib.closing(database):
-        if database.account(plan.account) is None:
+        if hashes is None:
+            database.known(plan.account)
+        elif database.account(plan.account) is None:
             database.add_account(plan.account, hashes)
         else:
             database.set_passwords(plan.account, hashes)

@@ -198,6 +198,6 @@ def _check_limits(path: KeyPath, limits: Limits, base: Limits) -> Iterator[Remar
     if before > most and before != base.errors_before_delay:
         yield Remark(
             (*path, "errors_before_delay"),
-            f"must not be above errors ({before:,} is above {most:,}), or nothing is ever delayed; change one of them, "
-            "or switch delays off with error_delay = 0",
+            f"must not be above errors ({before:,} is above {most:,}): nothing would ever be delayed; "
+            "change one of them, or set error_delay = 0",
         )

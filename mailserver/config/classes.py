@@ -79,8 +79,8 @@ class Server(Table):
     )
     data_dir: FilePath = Field(
         default=DATA_DIR,
-        description="The folder of accounts and mail. It is made with mode 0700 when only its parent exists. "
-        "Like every path in this file it may be relative to the folder of this file.",
+        description="The folder of accounts and mail. It is made with mode 0700 when only its parent exists. It must be "
+        "the server's own: no directory of the system, and none that everybody may write to. Like every path in this file it may be relative to the folder of this file.",
     )
     user: str | None = Field(
         default=None,
@@ -224,7 +224,8 @@ class Listener(Table):
     )
     allow_insecure_auth: bool = Field(
         default=False,
-        description="Allow logins without TLS: passwords cross the line in clear text. Only on a loopback address.",
+        description="Allow logins without TLS: passwords cross the line in clear text. Only on a loopback address, "
+        "and not with proxy_protocol.",
     )
     bare_newlines: Literal["reject", "fix", "strip", "ignore"] = Field(
         description="What to do with a CR or LF that stands alone within a message (the end of a message is always "
@@ -263,13 +264,13 @@ class Listener(Table):
     trusted_proxies: Networks = Field(
         default=(),
         description='Where those proxies are: addresses and networks such as ["192.0.2.1", "2001:db8::/64"]; '
-        'connections from elsewhere are closed. Needed with proxy_protocol; on a "unix:" address unix_mode says who '
+        'connections from elsewhere are closed. At most a /8 or, of IPv6, a /16. Needed with proxy_protocol; on a "unix:" address unix_mode says who '
         "may connect.",
     )
     xclient: Networks = Field(
         default=(),
-        description="Addresses and networks whose filters and tests may say with XCLIENT who the client is. An empty "
-        "list switches the command off.",
+        description="Addresses and networks whose filters and tests may say with XCLIENT who the client is; at most a /8 "
+        "or, of IPv6, a /16. An empty list switches the command off.",
     )
     limits: WholeLimits = Field(
         default=DEFAULT_LIMITS,

@@ -22,18 +22,15 @@ from mailserver.config.lines import KeyPath
 from mailserver.config.reading import Parts
 from mailserver.sockets import owner_ids
 
-
 #: Directories that others rely on; none of them can be ours, as a whole.
 SYSTEM_DIRECTORIES = frozenset(
-    map(
-        Path,
-        (
-            "/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys /tmp "
-            "/usr /usr/bin /usr/lib /usr/local /usr/sbin /usr/share /var /var/cache /var/lib /var/lock /var/log "
-            "/var/mail /var/opt /var/run /var/spool /var/tmp"
-        ).split(),
+    Path("/", name)
+    for name in (
+        "", "bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "media", "mnt", "opt", "proc", "root",
+        "run", "sbin", "srv", "sys", "tmp", "usr", "usr/bin", "usr/lib", "usr/local", "usr/sbin", "usr/share", "var",
+        "var/cache", "var/lib", "var/lock", "var/log", "var/mail", "var/opt", "var/run", "var/spool", "var/tmp",
     )
-)
+)  # fmt: skip
 #: What is below these is no file on a disk; root is told that it may write there, and cannot.
 KERNEL_DIRECTORIES = (Path("/proc"), Path("/sys"))
 
@@ -79,7 +76,7 @@ def _check_data_dir(path: Path) -> Iterator[str]:
         yield f"{path} is a symbolic link; name the folder that it points to"
     elif path.is_dir():
         if _read_only(path):
-            yield f"{path} is on a file system that is mounted read-only; change data_dir"
+            yield f"{path} is on a file system mounted read-only; change data_dir"
         elif not _writable(path):
             yield f"{path} is not writable by user {_me()}; change its owner, or change data_dir"
     elif os.path.lexists(path):
@@ -87,7 +84,7 @@ def _check_data_dir(path: Path) -> Iterator[str]:
     elif not path.parent.is_dir():
         yield f"neither {path} nor the folder around it exists; create it or change data_dir"
     elif _read_only(path.parent):
-        yield f"{path} does not exist, and {path.parent} is on a file system that is mounted read-only; change data_dir"
+        yield f"{path} does not exist, and {path.parent} is on a file system mounted read-only; change data_dir"
     elif not _writable(path.parent):
         yield f"{path} does not exist, and user {_me()} cannot make it; create it or change data_dir"
 

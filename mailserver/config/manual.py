@@ -17,11 +17,13 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from mailserver.config.classes import TLS, Auth, CertificateFiles, Domain, Listener, Server, Storage, Table
+from mailserver.config.listener_checks import LEAST_PREFIX
 from mailserver.config.loading import DEFAULT_PATH, ENVIRONMENT
 from mailserver.config.origins import shown
 from mailserver.config.quantities import Range, render_duration, render_size, toml, with_unit
 from mailserver.limits import SERVER_WIDE, Limits
 
+_WIDEST = " or ".join(f"/{least} (IPv{version})" for version, least in LEAST_PREFIX.items())
 _OPENING = f"""\
 # The configuration
 
@@ -29,7 +31,9 @@ Made by `mailserver config manual` from the classes in `mailserver/config/classe
 test compares. `etc/mailserver.toml` is the same as a file to edit (`mailserver config sample`).
 
 The configuration is one TOML file: that of `--config FILE`, else of the environment variable `{ENVIRONMENT}`, else
-`{DEFAULT_PATH}` when it exists. Without any the server is in development mode, which has no file.
+`{DEFAULT_PATH}` when it exists. Without any the server is in development mode, which has no file. So it
+is, with a warning, for a user who may not read the default file; a file that was named must be readable. What is no regular
+file (a FIFO, a device) is no configuration.
 
 ```toml
 [server]
@@ -61,12 +65,17 @@ name = "example.org"
 Some combinations are refused, because they would send passwords in clear text or let strangers send mail:
 `protocol = "submission"` with `tls = "off"`, or with `auth = "off"`, on an address that is not loopback; `auth` other
 than `"off"` with `tls = "off"`, except on loopback with `allow_insecure_auth = true`; `allow_insecure_auth` on an
-address that is not loopback. So are those by which strangers could pretend to be others: `proxy_protocol` without
-`trusted_proxies`, and everybody (`0.0.0.0/0`, `::/0`) in `trusted_proxies` or `xclient`. And so is what cannot work:
-`protocol = "lmtp"` on port 25, `tls_required` or `client_certificates` with `tls = "off"`, extensions without those
-that they need. Others are only warned of: implicit TLS on ports 25 and 587, something else on 465;
-`auth = "required"`, `tls_required` or required client certificates on port 25; LMTP on an address that is not
-loopback.
+address that is not loopback. With `proxy_protocol` no listener counts as loopback, for the clients of the proxy are
+elsewhere. Refused are also those by which strangers could pretend to be others: `proxy_protocol` without
+`trusted_proxies`, and in `trusted_proxies` or `xclient` everybody (`0.0.0.0/0`, `::/0`) or a network wider than
+{_WIDEST}, which nobody has for itself. So is a `data_dir` that is a directory of the system (`/`, `/etc`,
+`/var/lib`, `/tmp` and so on), is below `/proc` or `/sys`, is writable by everybody, is a symbolic link, or lies where nothing
+can be written. And so is what cannot work: `protocol = "lmtp"` on port 25, `tls_required` or `client_certificates` with
+`tls = "off"`, extensions without those that they need, `errors_before_delay` above `errors`.
+
+Others are only warned of: implicit TLS on ports 25 and 587, something else on 465; `auth = "required"`, `tls_required` or
+required client certificates on port 25; LMTP on an address that is not loopback; `user = "root"`; `postmaster` or
+`catch_all` at a domain that is not configured, whose mail would get 451 as long as there is no outgoing queue.
 """
 _LIMITS = """\
 ## `[limits]`

@@ -38,16 +38,18 @@ class AddTests(AccountsCommandCase):
         self.assertEqual(told, "Error: no terminal to ask for the password; use --password-stdin\n")
 
     def test_two_different_answers_are_asked_for_again(self) -> None:
-        self.works("account", "add", "alice@example.org", stdin="one\ntwo\nthree\nthree\n")
-        self.assertTrue(verify(self.database.credentials(ALICE.key), "three"))
+        self.works(
+            "account", "add", "alice@example.org", stdin="one sesame\ntwo sesame\nthree sesame\nthree sesame\n"
+        )
+        self.assertTrue(verify(self.database.credentials(ALICE.key), "three sesame"))
 
     def test_a_line_of_stdin_can_be_the_password(self) -> None:
         for number, (line, password) in enumerate(
             [
                 ("open sesame\nmore\n", "open sesame"),
-                ("no end", "no end"),
-                ("windows\r\n", "windows"),
-                ("\u00fcber \n", "\u00fcber "),
+                ("without end", "without end"),
+                ("of windows\r\n", "of windows"),
+                ("\u00fcbermut \n", "\u00fcbermut "),
             ]
         ):
             address = f"a{number}@example.org"
@@ -61,7 +63,7 @@ class AddTests(AccountsCommandCase):
             (b"\n", "the password is empty"),
             (b"", "the password is empty"),
             (b"a" * 1025 + b"\n", "the password is longer than 1,024 octets"),
-            (b"ta\tb\n", "the password holds a control character"),
+            (b"tabula\ttor\n", "the password holds a control character"),
             (b"\xff\n", "the password on stdin is not UTF-8"),
         ]:
             told = self.fails("account", "add", "alice@example.org", "--password-stdin", stdin=line)
@@ -69,11 +71,35 @@ class AddTests(AccountsCommandCase):
         self.assertIn("the password is empty", self.fails("account", "add", "alice@example.org", stdin="\n\n"))
         self.assertFalse(self.database.any_account())
 
+    def test_a_short_password_must_be_meant(self) -> None:
+        add = ("account", "add", "alice@example.org")
+        reason = "the password is shorter than 8 characters; take a longer one, or give --allow-weak"
+        for told in (
+            self.fails(*add, "--password-stdin", stdin="1234567\n"),
+            self.fails(*add, "--password-stdin", stdin="\u00fc\u00fc\u00fc\u00fc\n"),  # eight octets
+            self.fails(*add, stdin="1234567\n1234567\n"),
+        ):
+            self.assertEqual(told.splitlines()[-1], f"Error: {reason}")
+        self.assertFalse(self.database.any_account())
+        self.works(*add, "--password-stdin", "--allow-weak", stdin="1234567\n")
+        self.assertTrue(verify(self.database.credentials(ALICE.key), "1234567"))
+        passwd = ("account", "passwd", "alice@example.org", "--password-stdin")
+        self.assertIn(reason, self.fails(*passwd, stdin="7654321\n"))
+        self.assertTrue(verify(self.database.credentials(ALICE.key), "1234567"))
+        self.works(*passwd, stdin="12345678\n")
+        self.works(*passwd, "--allow-weak", stdin="1\n")
+
     def test_what_other_mechanisms_need_is_kept_unless_not_wanted(self) -> None:
         self.add_account("alice@example.org")
-        self.works("account", "add", "bob@example.org", "--no-cram-md5", "--password-stdin", stdin="secret\n")
+        self.works("account", "add", "bob@example.org", "--no-cram-md5", "--password-stdin", stdin="open sesame\n")
         self.works(
-            "account", "add", "c@example.org", "--no-scram", "--no-cram-md5", "--password-stdin", stdin="secret\n"
+            "account",
+            "add",
+            "c@example.org",
+            "--no-scram",
+            "--no-cram-md5",
+            "--password-stdin",
+            stdin="open sesame\n",
         )
         for key, schemes in [
             ("alice@example.org", ["ARGON2ID", "SCRAM-SHA-256", "CRAM-MD5"]),
@@ -85,9 +111,11 @@ class AddTests(AccountsCommandCase):
     def test_a_quota_is_octets_or_a_size(self) -> None:
         for number, (text, octets) in enumerate([("2 GiB", 2**31), ("0", 0), ("1000", 1000), ("default", None)]):
             address = f"a{number}@example.org"
-            self.works("account", "add", address, "--quota", text, "--password-stdin", stdin="secret\n")
+            self.works("account", "add", address, "--quota", text, "--password-stdin", stdin="open sesame\n")
             self.assertEqual(self.database.known(parse_address(address)).own_quota, octets)
-        told = self.fails("account", "add", "b@example.org", "--quota", "much", "--password-stdin", stdin="secret\n")
+        told = self.fails(
+            "account", "add", "b@example.org", "--quota", "much", "--password-stdin", stdin="open sesame\n"
+        )
         self.assertIn("quota: must be a number of octets", told)
 
     def test_what_cannot_be_added_is_told_before_a_password_is_asked_for(self) -> None:
@@ -127,7 +155,7 @@ class AddTests(AccountsCommandCase):
     def test_a_database_that_cannot_be_used_is_told_by_name(self) -> None:
         path = self.data / "accounts.sqlite3"
         path.write_text("no database " * 1000)
-        told = self.fails("account", "add", "alice@example.org", "--password-stdin", stdin="secret\n")
+        told = self.fails("account", "add", "alice@example.org", "--password-stdin", stdin="open sesame\n")
         self.assertEqual(told, f"Error: {path}: file is not a database\n")
 
     def test_trouble_with_the_disk_is_told(self) -> None:
@@ -135,7 +163,7 @@ class AddTests(AccountsCommandCase):
             raise sqlite3.OperationalError("disk I/O error")
 
         self.patch(AccountsDatabase, "add_account", broken)
-        told = self.fails("account", "add", "alice@example.org", "--password-stdin", stdin="secret\n")
+        told = self.fails("account", "add", "alice@example.org", "--password-stdin", stdin="open sesame\n")
         self.assertEqual(told, "Error: the accounts database: disk I/O error\n")
 
 
@@ -145,12 +173,12 @@ class ChangeTests(AccountsCommandCase):
         self.add_account("alice@example.org")
 
     def test_passwd_sets_a_new_password(self) -> None:
-        self.works("account", "passwd", "alice@example.org", "--password-stdin", stdin="new\n")
-        self.assertTrue(verify(self.database.credentials(ALICE.key), "new"))
+        self.works("account", "passwd", "alice@example.org", "--password-stdin", stdin="new sesame\n")
+        self.assertTrue(verify(self.database.credentials(ALICE.key), "new sesame"))
         self.assertFalse(verify(self.database.credentials(ALICE.key), "open sesame"))
 
     def test_passwd_keeps_only_what_is_wanted(self) -> None:
-        self.works("account", "passwd", "alice@example.org", "--no-scram", "--password-stdin", stdin="new\n")
+        self.works("account", "passwd", "alice@example.org", "--no-scram", "--password-stdin", stdin="new sesame\n")
         kept = self.database.credentials(ALICE.key)
         self.assertEqual([scheme_of(stored) for stored in kept], ["ARGON2ID", "CRAM-MD5"])
 
@@ -213,7 +241,7 @@ class ChangeTests(AccountsCommandCase):
 class ShowTests(AccountsCommandCase):
     def test_a_list_is_text_or_json(self) -> None:
         self.add_account("Bob@example.org")
-        self.works("account", "add", "alice@example.org", "--quota", "0", "--password-stdin", stdin="secret\n")
+        self.works("account", "add", "alice@example.org", "--quota", "0", "--password-stdin", stdin="open sesame\n")
         self.assertEqual(self.works("account", "list"), "alice@example.org  no limit\nBob@example.org    1 GiB\n")
         entries = json.loads(self.works("account", "list", "--format", "json"))
         self.assertEqual([entry["address"] for entry in entries], ["alice@example.org", "Bob@example.org"])

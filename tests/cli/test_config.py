@@ -62,6 +62,16 @@ class CheckTests(ConfigTestCase):
             (0, "development mode, no file: ok (6 listeners, 0 domains, 0 certificates)\n"),
         )
 
+    def test_why_it_is_development_mode_is_told_once(self) -> None:
+        default = self.path.with_name("default.toml")
+        default.write_text(GOOD)
+        self.patch(loading, "DEFAULT_PATH", default)
+        access = os.access
+        self.patch(os, "access", lambda path, mode: path != default and access(path, mode))
+        result = CliRunner().invoke(mailserver, ["config", "check"])
+        self.assertEqual(result.output.count("so this is development mode"), 1)
+        self.assertIn("1 warning", result.stdout)
+
 
 class ShowTests(ConfigTestCase):
     def test_a_line_for_every_key_with_its_origin(self) -> None:

@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import shutil
+from pathlib import Path
+
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver import durable, privileges
 from mailserver.cli.directory import DEFAULT_QUOTA, AddressArgument, DomainArgument, QuotaArgument, quota_text
 from mailserver.config import loading
 from tests.cli.with_accounts import AccountsCommandCase
+from tests.config.pairs import ordinary_user
 
 
 class OpenTests(AccountsCommandCase):
-    def test_a_missing_data_directory_is_told(self) -> None:
+    def test_a_missing_data_directory_is_made_as_the_server_would(self) -> None:
+        self.addCleanup(os.umask, os.umask(0))
+        for command in (
+            ("account", "add", "alice@example.org", "--password-stdin"),
+            ("alias", "add", "a@example.org", "b@example.org"),
+            ("domain", "add", "example.net"),
+        ):
+            shutil.rmtree(self.data)
+            self.works(*command, stdin="open sesame\n")
+            self.assertEqual(self.data.stat().st_mode & 0o7777, 0o700, command)
+
+    def test_it_survives_a_power_cut(self) -> None:
         self.data.rmdir()
-        told = self.fails("account", "add", "alice@example.org")
-        self.assertEqual(
-            told, f'Error: {self.data}: the data directory is missing; make it, or run "mailserver init"\n'
-        )
-        self.assertFalse(self.data.exists())
+        made: list[tuple[Path, ...]] = []
+        self.patch(durable, "make_directories", lambda *paths: (made.append(paths), self.data.mkdir()))
+        self.works("domain", "add", "example.net")
+        self.assertEqual(made, [(self.data,)])
+
+    def test_what_root_makes_belongs_to_the_user_of_the_configuration(self) -> None:
+        user = pwd.getpwnam(ordinary_user())
+        self.config.write_text(self.config.read_text().replace("[server]", f'[server]\nuser = "{user.pw_name}"'))
+        self.data.rmdir()
+        given: list[tuple[object, ...]] = []
+        self.patch(privileges.os, "chown", lambda *args, **_named: given.append(args))
+        self.patch(privileges.os, "geteuid", lambda: 0)
+        self.works("domain", "add", "example.net")
+        self.assertEqual(given[0], (self.data, user.pw_uid, user.pw_gid))
 
     def test_a_data_directory_that_cannot_be_made_is_told(self) -> None:
         self.patch(loading, "DEFAULT_PATH", self.folder / "none.toml")
-        data = self.folder / "missing" / "data"
+        (self.folder / "file").write_text("")
+        data = self.folder / "file" / "data"
         self.options = ["--data", str(data)]
-        self.assertEqual(
-            self.fails("account", "show", "alice@example.org"), f"Error: {data}: No such file or directory\n"
-        )
+        self.assertEqual(self.fails("account", "show", "alice@example.org"), f"Error: {data}: Not a directory\n")
 
 
 class ArgumentTests(SynchronousTestCase):

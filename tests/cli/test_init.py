@@ -26,7 +26,8 @@ from tests.cli.test_dns_records import read_zone
 
 PASSWORD = re.compile(r"Password of (\S+), shown this once:  (\S+)")
 #: One key for all tests: a pair takes a tenth of a second.
-dkim_key = cache(layout.new_dkim_key)
+new_dkim_key = layout.new_dkim_key
+dkim_key = cache(new_dkim_key)
 
 
 class InitCase(SynchronousTestCase):
@@ -40,6 +41,8 @@ class InitCase(SynchronousTestCase):
         self.addCleanup(os.chdir, before)
         self.patch(init_module, "is_root", lambda: self.root)
         self.patch(layout, "new_dkim_key", dkim_key)
+        # Whoever runs the tests may have a terminal.
+        self.patch(init_module, "TERMINAL", str(self.folder / "no terminal"))
 
     def run_init(self, *arguments: str, **more: Any) -> Result:
         return CliRunner().invoke(init, arguments, **more)
@@ -194,10 +197,30 @@ class Passwords(InitCase):
         self.assertTrue(verify(self.credentials("admin@example.org", "c/data"), "correct horse"))
 
     def test_a_password_that_cannot_be_is_refused_before_anything_is_written(self) -> None:
-        for given in ("", "\n", "tab\there\n"):
+        for given in ("", "\n", "tab\tin here\n", "1234567\n"):
             result = self.run_init("example.org", "--config-dir", "c", "--password-stdin", input=given)
             self.assertEqual(result.exit_code, 2, given)
             self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_short_password_must_be_meant(self) -> None:
+        options = ("example.org", "--config-dir", "c", "--password-stdin")
+        self.assertIn("shorter than 8 characters", self.run_init(*options, input="1234567\n").stderr)
+        self.succeed(*options, "--allow-weak", input="1234567\n")
+        self.assertTrue(verify(self.credentials("admin@example.org", "c/data"), "1234567"))
+
+    def test_on_a_terminal_no_redirection_takes_the_password_along(self) -> None:
+        ours, theirs = os.openpty()
+        self.addCleanup(os.close, ours)
+        self.addCleanup(os.close, theirs)
+        self.patch(init_module, "TERMINAL", os.ttyname(theirs))
+        result = self.succeed("example.org", "--yes", "--config-dir", "c")
+        [(address, password)] = PASSWORD.findall(os.read(ours, 1024).decode())
+        self.assertTrue(verify(self.credentials(address, "c/data"), password))
+        self.assertNotIn(password, result.output)
+
+    def test_no_file_is_made_where_a_terminal_would_be(self) -> None:
+        self.succeed("example.org", "--yes", "--config-dir", "c")
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["c"])
 
 
 class Overwriting(InitCase):
@@ -227,11 +250,54 @@ class Overwriting(InitCase):
         self.addCleanup(database.close)
         database.add_account(parse_address("anna@example.org"), ["{ARGON2ID}x"])
         (self.folder / "c/mailserver.toml").write_text("broken")
-        result = self.succeed("example.org", "--yes", "--force", "--config-dir", "c")
+        result = self.succeed("example.org", "--yes", "--force", "--config-dir", "c", "--new-password")
         [(address, password)] = PASSWORD.findall(result.stderr)
         self.assertEqual(load(self.folder / "c/mailserver.toml").server.hostname, "mail.example.org")
         self.assertTrue(verify(self.credentials(address, "c/data"), password))
         self.assertEqual(len(database.accounts()), 2)
+
+    def test_force_keeps_the_password_unless_another_one_is_wanted(self) -> None:
+        again = ("example.org", "--yes", "--force", "--config-dir", "c")
+        first = PASSWORD.findall(self.succeed("example.org", "--yes", "--config-dir", "c").stderr)[0][1]
+        result = self.succeed(*again)
+        self.assertIn("admin@example.org keeps its password; --new-password makes another.", result.stderr)
+        self.assertNotIn("shown this once", result.output)
+        self.assertTrue(verify(self.credentials("admin@example.org", "c/data"), first))
+        self.succeed(*again, "--password-stdin", input="correct horse\n")
+        self.assertTrue(verify(self.credentials("admin@example.org", "c/data"), "correct horse"))
+        # Another account than the first time is new, and gets one.
+        [(address, second)] = PASSWORD.findall(self.succeed(*again, "--account", "anna").stderr)
+        self.assertEqual(address, "anna@example.org")
+        self.assertTrue(verify(self.credentials(address, "c/data"), second))
+
+    def test_force_keeps_the_dkim_key_unless_another_one_is_wanted(self) -> None:
+        self.patch(layout, "new_dkim_key", new_dkim_key)
+        again = ("example.org", "--yes", "--force", "--config-dir", "c", "--format", "zone")
+        self.succeed("example.org", "--yes", "--config-dir", "c", "--dkim-selector", "old")
+        key, record = (self.folder / f"c/data/dkim/example.org/old.{end}" for end in ("pem", "txt"))
+        before = (key.read_bytes(), record.read_bytes())
+        records = read_zone((self.folder / "c/dns.zone").read_text())
+        # The selector stays too: by default it would be that of the month.
+        self.assertEqual(read_zone(self.succeed(*again).stdout), records)
+        self.assertEqual((key.read_bytes(), record.read_bytes()), before)
+        self.assertEqual([path.name for path in key.parent.iterdir() if path.suffix == ".pem"], ["old.pem"])
+        self.succeed(*again, "--new-dkim-key", "--dkim-selector", "old")
+        self.assertNotEqual(key.read_bytes(), before[0])
+        self.succeed(*again, "--new-dkim-key")
+        self.assertEqual(len(list(key.parent.glob("*.pem"))), 2)
+
+    def test_a_dkim_key_that_cannot_be_used_is_not_replaced_by_itself(self) -> None:
+        again = ("example.org", "--yes", "--force", "--config-dir", "c", "--dkim-selector", "s")
+        self.succeed(*again)
+        key = self.folder / "c/data/dkim/example.org/s.pem"
+        key.write_text("-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n")
+        before = self.snapshot()
+        result = self.run_init(*again)
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("s.pem: holds no RSA key that can be used; --new-dkim-key replaces it", result.stderr)
+        self.assertNotIn("hunter2", result.output)
+        self.assertEqual(self.snapshot(), before)
+        self.succeed(*again, "--new-dkim-key")
 
     def test_trouble_with_the_disk_is_told_in_a_line(self) -> None:
         def disk_full(*_: object) -> None:

@@ -75,6 +75,20 @@ class ConfigOfTests(MainTestCase):
         self.assertEqual((status, out), (2, ""))
         self.assertIn("--data is for development mode, but there is a configuration", err)
 
+    def test_a_default_that_cannot_be_read_is_passed_over_and_told(self) -> None:
+        default = self.write("default.toml")
+        access = os.access
+        self.patch(os, "access", lambda path, mode: path != default and access(path, mode))
+        status, out, err = self.run_with("told")
+        self.assertEqual((status, out), (0, f"None {Path('mailserver-data').absolute()} True\n"))
+        warning = f"{default}:1: file: warning: may not be read by this user, so this is development mode\n"
+        self.assertEqual(err, warning)
+
+    def test_data_of_development_are_in_no_directory_of_the_system(self) -> None:
+        status, out, err = self.run_with("--data", "/tmp", "told")
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("--data: /tmp is a directory of the system; name one below it", err)
+
     def test_a_context_without_our_options_is_fine(self) -> None:
         self.assertTrue(main.config_of(click.Context(told)).development)
 

@@ -4,6 +4,7 @@ Certificates with their keys, for configurations that name some; and the folder 
 
 from __future__ import annotations
 
+import pwd
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,11 @@ def pem_pair(name: str, days: int) -> tuple[bytes, bytes]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return certificate.public_bytes(serialization.Encoding.PEM), secret
+
+
+def ordinary_user() -> str:
+    """The name of a user of this machine who is not root."""
+    return next(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid)
 
 
 def make_folder(path: Path) -> Path:

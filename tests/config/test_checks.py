@@ -30,7 +30,11 @@ def remarks(**keys: str) -> list[Remark]:
 
 
 def is_dangerous(protocol: str, tls: str, auth: str, insecure: str, *, loopback: bool) -> bool:
-    """The rule: no passwords in clear text beyond this machine, no submission without AUTH beyond it."""
+    """
+    The rule: no passwords in clear text beyond this machine, no submission without AUTH beyond it.
+
+    loopback: are all clients here?  Those of a proxy are not, wherever the proxy is.
+    """
     if not loopback and insecure == "true":
         return True
     if tls == "off" and auth != "off" and not (loopback and insecure == "true"):
@@ -47,16 +51,24 @@ class MixTests(SynchronousTestCase):
             ("required", "optional", "off"),
             ("true", "false"),
         ):
-            with self.subTest(f"{address} {protocol} {tls} {auth} {insecure}"):
-                said = remarks(
-                    address=f'"{address}"',
-                    protocol=f'"{protocol}"',
-                    tls=f'"{tls}"',
-                    auth=f'"{auth}"',
-                    allow_insecure_auth=insecure,
-                )
-                refused = any(not remark.warning for remark in said)
-                self.assertEqual(refused, is_dangerous(protocol, tls, auth, insecure, loopback=loopback))
+            for proxy in ("true", "false"):
+                self._check_mix(address, protocol, tls, auth, insecure, proxy, loopback=loopback and proxy == "false")
+
+    def _check_mix(
+        self, address: str, protocol: str, tls: str, auth: str, insecure: str, proxy: str, *, loopback: bool
+    ) -> None:
+        with self.subTest(f"{address} {protocol} {tls} {auth} {insecure} {proxy}"):
+            keys = {"proxy_protocol": proxy, "trusted_proxies": '["192.0.2.1"]'} if proxy == "true" else {}
+            said = remarks(
+                address=f'"{address}"',
+                protocol=f'"{protocol}"',
+                tls=f'"{tls}"',
+                auth=f'"{auth}"',
+                allow_insecure_auth=insecure,
+                **keys,
+            )
+            refused = any(not remark.warning for remark in said)
+            self.assertEqual(refused, is_dangerous(protocol, tls, auth, insecure, loopback=loopback))
 
     def test_the_defaults_are_never_refused(self) -> None:
         listeners = itertools.product((*ADDRESSES, "25", "465", "587"), ("smtp", "submission", "lmtp"))
@@ -104,6 +116,25 @@ class MechanismTests(SynchronousTestCase):
                 self.assertEqual([remark.path for remark in self.check(mechanisms, keys)], places)
 
 
+class AddressTests(SynchronousTestCase):
+    def test_mail_that_would_have_to_go_elsewhere_is_warned_of(self) -> None:
+        domains = '[[domain]]\nname = "example.org"\n[[domain]]\nname = "B\u00fccher.example"\ncatch_all = "{}"\n'
+        for postmaster, catch_all, told in (
+            ("a@example.org", "a@EXAMPLE.org", []),
+            ("a@b\u00fccher.example", "a@xn--bcher-kva.example", []),
+            ("a@example.net", "a@example.org", ["server.postmaster"]),
+            ("a@example.org", "a@sub.example.org", ["domain.1.catch_all"]),
+        ):
+            text = f'[server]\npostmaster = "{postmaster}"\n[[listener]]\naddress = 25\nprotocol = "smtp"\n'
+            text += domains.format(catch_all)
+            lines = scan(text)
+            parts, problems = read(tomllib.loads(text), Places("f", lines), Path("/srv"))
+            self.assertEqual(problems, [])
+            said = list(check(parts, lines))
+            self.assertEqual([".".join(map(str, remark.path)) for remark in said], told)
+            self.assertTrue(all(remark.warning and "451" in remark.text for remark in said))
+
+
 class LimitTests(SynchronousTestCase):
     def test_contradictions_name_the_key_that_was_changed(self) -> None:
         for limits, keys in (
@@ -113,6 +144,10 @@ class LimitTests(SynchronousTestCase):
             ("{ command_timeout = 30 }", []),
             ('{ line_without_end = "2 KiB" }', ["line_without_end", "line_without_end"]),
             ('{ auth_line = "64 KiB", command_line = "64 KiB" }', []),
+            ("{ errors_before_delay = 21 }", ["errors_before_delay"]),
+            ("{ errors_before_delay = 20 }", []),
+            ("{ errors_before_delay = 9, errors = 8 }", ["errors_before_delay"]),
+            ("{ errors = 5 }", []),  # the connection just ends before anything is delayed
         ):
             with self.subTest(limits):
                 said = remarks(address="25", protocol='"smtp"', limits=limits)

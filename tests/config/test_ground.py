@@ -6,6 +6,7 @@ import dataclasses
 import grp
 import os
 import pwd
+import types
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,7 +17,7 @@ from mailserver.config.classes import TLS, CertificateFiles, Listener, Server
 from mailserver.config.lines import Lines
 from mailserver.config.origins import Places
 from mailserver.config.reading import Parts, read
-from tests.config.pairs import make_folder
+from tests.config.pairs import make_folder, ordinary_user
 
 
 def parts(server: Server, tls: TLS | None = None) -> Parts:
@@ -62,14 +63,59 @@ class SurveyTests(SynchronousTestCase):
             (remark,) = self._survey(Server(data_dir=self.folder / name))
             self.assertIn("is a symbolic link", remark.text)
 
+    def test_no_directory_of_the_system_can_be_ours(self) -> None:
+        (self.folder / "way").symlink_to("/")
+        for name in (
+            "/",
+            "/etc",
+            "/usr",
+            "/var",
+            "/tmp",
+            "/home",
+            "/var/lib",
+            "/dev",
+            "/proc",
+            self.folder / "way/etc",
+        ):
+            (remark,) = self._survey(Server(data_dir=Path(name)))
+            self.assertEqual((remark.path, remark.warning), (("server", "data_dir"), False))
+            self.assertEqual(remark.text, f"{name} is a directory of the system; name one below it")
+        self.assertIsNone(ground.unsuited(Path("/var/lib/mailserver")))
+
+    def test_the_kernels_file_systems_are_no_place_for_files(self) -> None:
+        for name, kernel in (("/proc/mail", "/proc"), ("/proc/self/cwd/x/..", ""), ("/sys/fs/mail", "/sys")):
+            said = ground.unsuited(Path(name)) or ""
+            self.assertEqual(
+                said, f"{name} is in {kernel}, which is no place for files; name another directory" * bool(kernel)
+            )
+
+    def test_a_directory_that_everybody_may_write_to(self) -> None:
+        data = self.folder / "data"
+        for mode, words in ((0o1777, "is writable by every user"), (0o702, "is writable by every user"), (0o775, "")):
+            data.chmod(mode)
+            said = [remark.text for remark in self._survey(Server(data_dir=data))]
+            self.assertEqual(len(said), bool(words))
+            self.assertIn(words, str(said))
+
+    def test_a_file_system_that_is_mounted_read_only(self) -> None:
+        self.patch(ground.os, "statvfs", lambda _path: types.SimpleNamespace(f_flag=os.ST_RDONLY | os.ST_NOSUID))
+        for name in ("data", "new"):
+            (remark,) = self._survey(Server(data_dir=self.folder / name))
+            self.assertIn("is on a file system mounted read-only", remark.text)
+
     def test_nothing_is_made(self) -> None:
         before = sorted(self.folder.iterdir())
         self._survey(Server(data_dir=self.folder / "new"))
         self.assertEqual(sorted(self.folder.iterdir()), before)
 
     def test_a_user_and_group_of_this_machine_are_fine(self) -> None:
-        me, mine = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
-        self.assertEqual(self._survey(Server(data_dir=self.folder / "data", user=me, group=mine)), [])
+        server = Server(data_dir=self.folder / "data", user=ordinary_user(), group=grp.getgrgid(os.getegid()).gr_name)
+        self.assertEqual(self._survey(server), [])
+
+    def test_root_as_the_user_is_warned_of(self) -> None:
+        (remark,) = self._survey(Server(data_dir=self.folder / "data", user=pwd.getpwuid(0).pw_name))
+        self.assertEqual((remark.path, remark.warning), (("server", "user"), True))
+        self.assertIn("never give up its power", remark.text)
 
     def test_unknown_users_and_groups_are_told(self) -> None:
         for name in ("no-such-name", "", "a\0b"):

@@ -84,10 +84,13 @@ class ListenerChecksTests(SynchronousTestCase):
             ("unix:/run/p.sock", PROXY, []),
             ("2525", PROXY + 'trusted_proxies = ["192.0.2.1", "2001:db8::/64"]\n', []),
             ("2525", PROXY + "trusted_proxies = []\n", ["proxy_protocol"]),
-            ("2525", PROXY + 'trusted_proxies = ["0.0.0.0/1", "::/0"]\n', ["trusted_proxies"]),
+            ("2525", PROXY + 'trusted_proxies = ["0.0.0.0/1", "::/0"]\n', ["trusted_proxies"] * 2),
             ("2525", 'trusted_proxies = ["192.0.2.1"]\n', ["trusted_proxies"]),
             ("2525", 'xclient = ["127.0.0.1"]\n', []),
             ("2525", 'xclient = ["0.0.0.0/0"]\n', ["xclient"]),
+            ("2525", 'xclient = ["0.0.0.0/1", "128.0.0.0/1"]\n', ["xclient"] * 2),
+            ("2525", 'xclient = ["10.0.0.0/7", "10.0.0.0/8"]\n', ["xclient"]),
+            ("2525", 'xclient = ["2001::/16", "2000::/15"]\n', ["xclient"]),
         ):
             self.check(address, "smtp", keys, expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.config import Config, ConfigError, development, find_config, load, loading
+from mailserver.config import Config, ConfigError, development, find_config, load, loading, passed_over
 from mailserver.limits import DEFAULT_LIMITS
 from tests.config.pairs import make_folder
 
@@ -184,6 +185,40 @@ class LoadTests(SynchronousTestCase):
         )
         self._load(SERVER + SMTP + "#" * (1024 - len(SERVER + SMTP)))
 
+    def test_a_byte_order_mark_does_no_harm(self) -> None:
+        self.assertEqual(self._load(b"\xef\xbb\xbf" + (SERVER + SMTP).encode()).listeners[0].line, 4)
+        self.assertIn("mailserver.toml:2: file: is not UTF-8", self._problems(b"\xef\xbb\xbf\n\xef\xbb")[0])
+
+    def test_a_fifo_or_a_device_is_no_configuration_and_not_waited_for(self) -> None:
+        fifo = self.folder / "fifo"
+        os.mkfifo(fifo)
+        for path in (fifo, Path("/dev/zero")):
+            error = self.assertRaises(ConfigError, load, path)
+            self.assertEqual(str(error), f"{path}:1: file: is no regular file")
+
+    def test_numbers_without_end_are_told_with_their_line(self) -> None:
+        digits = "9" * 5000
+        start = f'# {digits}\n[server]\nlog_format = "{digits}" # {digits}\n'
+        for text, told in (
+            (f"{start}drain_timeout = {digits}\n", ["4: syntax: not TOML: is a number beyond 64 bits"]),
+            (f"{start}x = [1,\n {{ y = -{digits}}}]\n", ["5: syntax: not TOML: is a number beyond 64 bits"]),
+            (f"[server]\nuser = {2**63}", ["2: server.user: is a number beyond 64 bits"]),
+            (f"[server]\nuser = {-(2**63) - 1}", ["2: server.user: is a number beyond 64 bits"]),
+            (f"a = 0x{'f' * 5000}\n[limits]\nerrors = 1{'0' * 400}",
+             ["1: a: is a number beyond 64 bits", "3: limits.errors: is a number beyond 64 bits"]),
+            (f"listener = [\n1{'0' * 20}]", ["2: listener[1]: is a number beyond 64 bits"]),
+        ):  # fmt: skip
+            self.assertEqual(self._problems(text), [f"mailserver.toml:{line}" for line in told])
+        largest = "\n".join(self._problems(f"[server]\nuser={2**63 - 1}"))
+        self.assertIn("must be text in quotes, not 9223372036854775807", largest)
+
+    def test_dotted_keys_without_end_are_told(self) -> None:
+        for depth in (200, 2_000):
+            self.assertEqual(
+                self._problems(f"[server]\nhostname{'.a' * depth} = 1\n"),
+                ["mailserver.toml:1: syntax: is nested too deeply"],
+            )
+
     def test_line_ends_of_windows_do_no_harm(self) -> None:
         self.assertEqual(
             self._problems((SERVER + SMTP).replace("smtp", "uucp").replace("\n", "\r\n")),
@@ -213,6 +248,45 @@ class FindConfigTests(SynchronousTestCase):
         self.assertIsNone(find_config(None, {"MAILSERVER_CONFIG": ""}))
         default.write_text("")
         self.assertEqual(find_config(None, {}), default)
+        self.assertEqual(passed_over(), ())
+
+    def _deny(self, *denied: Path) -> None:
+        """As for an ordinary user; root may read everything, and tests may run as root."""
+        access, look = os.access, os.stat
+
+        def may(path: object, mode: int) -> bool:
+            return path not in denied and access(path, mode)
+
+        def see(path: object, **named: object) -> os.stat_result:
+            if path in denied and len(denied) > 1:
+                raise PermissionError(13, "Permission denied", str(path))
+            return look(path, **named)
+
+        self.patch(loading.os, "access", may)
+        self.patch(loading.os, "stat", see)
+
+    def test_a_default_that_may_not_be_read_is_passed_over_with_a_warning(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        default = folder / "mailserver.toml"
+        default.write_text("")
+        self.patch(loading, "DEFAULT_PATH", default)
+        for denied in ((default,), (default, folder)):  # the file; the folder around it
+            self._deny(*denied)
+            self.assertIsNone(find_config(None, {}))
+            self.assertEqual(find_config(str(default), {}), default)  # who names it wants it
+            self.assertEqual(
+                [str(warning) for warning in passed_over()],
+                [f"{default}:1: file: warning: may not be read by this user, so this is development mode"],
+            )
+            self.assertEqual(development(Path("x"), passed_over()).warnings, passed_over())
+
+    def test_a_default_that_is_not_there_is_not_worth_a_word(self) -> None:
+        file = Path(self.mktemp())
+        file.write_text("")
+        for default in (file / "mailserver.toml", file.with_name("none")):
+            self.patch(loading, "DEFAULT_PATH", default)
+            self.assertEqual((find_config(None, {}), passed_over()), (None, ()))
 
 
 class DevelopmentTests(SynchronousTestCase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import re
 import tomllib
@@ -15,7 +14,7 @@ from mailserver.config import Config, Listener, load
 from mailserver.config.reading import TABLES, keys_of
 from mailserver.config.sample import WIDTH, sample
 from mailserver.limits import DEFAULT_LIMITS
-from tests.config.pairs import make_folder
+from tests.config.pairs import make_folder, ordinary_user
 
 # Keys for "unix:" addresses; the first listener of the sample has another.
 FOR_UNIX = re.compile(r"^unix_(?:mode|owner) = .*$", re.MULTILINE)
@@ -32,7 +31,7 @@ class SampleTests(SynchronousTestCase):
             ("/var/lib/mailserver", "data"),
             ("/etc/mailserver/tls/fullchain.pem", "good.pem"),
             ("/etc/mailserver/tls/privkey.pem", "good.key"),
-            ('user = "mailserver"', f'user = "{pwd.getpwuid(os.geteuid()).pw_name}"'),
+            ('user = "mailserver"', f'user = "{ordinary_user()}"'),
             ("/etc/mailserver/tls/client-ca.pem", "good.pem"),
             ('group = "mailserver"', 'group = "GROUP"'),
         ):

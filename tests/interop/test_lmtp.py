@@ -28,20 +28,22 @@ class LMTPTestCase(ServerTestCase):
 class PostfixTests(LMTPTestCase):
     skip = missing_relay(POSTFIX, "Postfix", "postfix")
 
-    def relay(self, server: RunningServer, *, unix: bool) -> Postfix:
+    def relay(self, server: RunningServer, *, unix: bool, **settings: str) -> Postfix:
         host, port = server.address("tcp")
         place = f"unix:{server.directory}/lmtp.sock" if unix else f"inet:[{host}]:{port}"
-        postfix = Postfix(self.new_directory(), {"default_transport": f"lmtp:{place}"})
+        postfix = Postfix(self.new_directory(), {"default_transport": f"lmtp:{place}", **settings})
         postfix.start()
         self.addCleanup(postfix.stop)
         return postfix
 
-    def _each_recipient(self, *, unix: bool) -> None:
+    def _each_recipient(self, *, unix: bool, refused_at: str) -> None:
+        """refused_at: where the mailbox is known to be too small; at RCPT when MAIL has told the size."""
         server = self.server(**UNIX)
         if unix:
             status = (server.directory / "lmtp.sock").stat()
             self.assertEqual(stat.S_IMODE(status.st_mode), 0o660)
-        postfix = self.relay(server, unix=unix)
+        keywords = {"RCPT": "", "end of data": "size"}[refused_at]
+        postfix = self.relay(server, unix=unix, lmtp_discard_lhlo_keywords=keywords)
         text = HEADER + text_of_size(30_000)  # more than one of them may have
         postfix.send(SENDER, [ANNA, SMALL, BOB], text)
         results = {each.recipient: (each.status, each.dsn) for each in postfix.results(3)}
@@ -57,13 +59,15 @@ class PostfixTests(LMTPTestCase):
         self.assertIn(b"Received: from relay.example.com (" + (b"local socket)" if unix else b"[127.0.0.1])"), stored)
         (first, _) = server.await_events("message", 2)
         replies = {to: reply[:9] for to, reply in zip(first["recipients"], first["replies"], strict=True)}
-        self.assertEqual(replies, {ANNA: "250 2.0.0", BOB: "250 2.0.0", SMALL: "452 4.2.2"})
+        late = {} if refused_at == "RCPT" else {SMALL: "452 4.2.2"}
+        self.assertEqual(replies, {ANNA: "250 2.0.0", BOB: "250 2.0.0", **late})
 
     def test_each_recipient_has_a_result_over_a_unix_socket(self) -> None:
-        self._each_recipient(unix=True)
+        for refused_at in ("RCPT", "end of data"):
+            self._each_recipient(unix=True, refused_at=refused_at)
 
     def test_each_recipient_has_a_result_over_tcp(self) -> None:
-        self._each_recipient(unix=False)
+        self._each_recipient(unix=False, refused_at="end of data")
 
     def test_bodies_of_every_shape_and_an_unknown_recipient(self) -> None:
         server = self.server(**UNIX)

@@ -93,6 +93,6 @@ class TextTests(ServerTestCase):
         smtplib_send(Errand(("127.0.0.1", int(address[1])), TEXT), self.new_directory())
         self.assertRegex(
             server.told(),
-            r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d info message: \w+ from=<sender@example\.net>"
+            r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d info message: \w+ on \w+ from=<sender@example\.net>"
             r" to=<anna@example\.org> size=\d+: 250 2\.0\.0 ",
         )

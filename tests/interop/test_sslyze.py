@@ -15,7 +15,7 @@ RSA = '[[tls.certificate]]\ncertificate = "rsa.crt"\nkey = "rsa.key"\n'
 SCANS = ["certinfo", "sslv2", "sslv3", "tlsv1", "tlsv1_1", "tlsv1_2", "tlsv1_3", "compression", "early_data", "ems"]
 SCANS += ["openssl_ccs", "fallback", "heartbleed", "robot", "reneg", "elliptic_curves"]
 #: What sslyze must say of each: part of its result -> value.
-EXPECTED = {
+EXPECTED: dict[str, dict[str, object]] = {
     "ssl_2_0_cipher_suites": {"is_tls_version_supported": False},
     "ssl_3_0_cipher_suites": {"is_tls_version_supported": False},
     "tls_1_0_cipher_suites": {"is_tls_version_supported": False},
