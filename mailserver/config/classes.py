@@ -79,8 +79,9 @@ class Server(Table):
     )
     data_dir: FilePath = Field(
         default=DATA_DIR,
-        description="The folder of accounts and mail. It is made with mode 0700 when only its parent exists. It must be "
-        "the server's own: no directory of the system, and none that everybody may write to. Like every path in this file it may be relative to the folder of this file.",
+        description="The folder of accounts and mail. It is made with mode 0700 when only its parent exists. It must "
+        "be the server's own: no directory of the system, and none that everybody may write to. "
+        "Like every path in this file it may be relative to the folder of this file.",
     )
     user: str | None = Field(
         default=None,
@@ -219,7 +220,7 @@ class Listener(Table):
     banner: Banner | None = Field(
         default=None,
         description="The text behind the host name in the greeting: printable ASCII, at most 200 characters. "
-        "Default: ESMTP and nothing about the software.",
+        "Default: ESMTP, or LMTP, and nothing about the software.",
         examples=["ESMTP"],
     )
     allow_insecure_auth: bool = Field(
@@ -264,13 +265,13 @@ class Listener(Table):
     trusted_proxies: Networks = Field(
         default=(),
         description='Where those proxies are: addresses and networks such as ["192.0.2.1", "2001:db8::/64"]; '
-        'connections from elsewhere are closed. At most a /8 or, of IPv6, a /16. Needed with proxy_protocol; on a "unix:" address unix_mode says who '
-        "may connect.",
+        "connections from elsewhere are closed. None is wider than a /8 or, of IPv6, a /16. Needed with "
+        'proxy_protocol; on a "unix:" address unix_mode says who may connect.',
     )
     xclient: Networks = Field(
         default=(),
-        description="Addresses and networks whose filters and tests may say with XCLIENT who the client is; at most a /8 "
-        "or, of IPv6, a /16. An empty list switches the command off.",
+        description="Addresses and networks whose filters and tests may say with XCLIENT who the client is; none is "
+        "wider than a /8 or, of IPv6, a /16. An empty list switches the command off.",
     )
     limits: WholeLimits = Field(
         default=DEFAULT_LIMITS,

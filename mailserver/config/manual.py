@@ -32,8 +32,8 @@ test compares. `etc/mailserver.toml` is the same as a file to edit (`mailserver 
 
 The configuration is one TOML file: that of `--config FILE`, else of the environment variable `{ENVIRONMENT}`, else
 `{DEFAULT_PATH}` when it exists. Without any the server is in development mode, which has no file. So it
-is, with a warning, for a user who may not read the default file; a file that was named must be readable. What is no regular
-file (a FIFO, a device) is no configuration.
+is, with a warning, for a user who may not read the default file; a file that was named must be readable. What is no
+regular file (a FIFO, a device) is no configuration.
 
 ```toml
 [server]
@@ -69,13 +69,15 @@ address that is not loopback. With `proxy_protocol` no listener counts as loopba
 elsewhere. Refused are also those by which strangers could pretend to be others: `proxy_protocol` without
 `trusted_proxies`, and in `trusted_proxies` or `xclient` everybody (`0.0.0.0/0`, `::/0`) or a network wider than
 {_WIDEST}, which nobody has for itself. So is a `data_dir` that is a directory of the system (`/`, `/etc`,
-`/var/lib`, `/tmp` and so on), is below `/proc` or `/sys`, is writable by everybody, is a symbolic link, or lies where nothing
-can be written. And so is what cannot work: `protocol = "lmtp"` on port 25, `tls_required` or `client_certificates` with
-`tls = "off"`, extensions without those that they need, `errors_before_delay` above `errors`.
+`/var/lib`, `/tmp` and so on), is below `/proc` or `/sys`, is writable by everybody, is a symbolic link, or lies where
+nothing can be written. And so is what cannot work: `protocol = "lmtp"` on port 25, `tls_required` or
+`client_certificates` with `tls = "off"`, extensions without those that they need, `errors_before_delay` above
+`errors`.
 
-Others are only warned of: implicit TLS on ports 25 and 587, something else on 465; `auth = "required"`, `tls_required` or
-required client certificates on port 25; LMTP on an address that is not loopback; `user = "root"`; `postmaster` or
-`catch_all` at a domain that is not configured, whose mail would get 451 as long as there is no outgoing queue.
+Others are only warned of: implicit TLS on ports 25 and 587, something else on 465; `auth = "required"`,
+`tls_required` or required client certificates on port 25; LMTP on an address that is not loopback; `user = "root"`;
+`postmaster` or `catch_all` at a domain that is not configured, whose mail would get 451 as long as there is no
+outgoing queue.
 """
 _LIMITS = """\
 ## `[limits]`
