@@ -278,6 +278,7 @@ def run(
         stderr=subprocess.STDOUT,
         timeout=PATIENCE,
         check=False,
+        start_new_session=True,  # without the terminal of whoever runs the tests: `init` would write to it
     )
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode != 0:
