@@ -71,7 +71,10 @@ class HAProxyTests(ServerTestCase):
     def peers(self, server: RunningServer) -> list[tuple[str, int]]:
         """Whom the server took for its client, for connections that brought a message."""
         server.await_events("message")
-        await_true(lambda: any(each["messages"] for each in server.events("connection")), "a connection's end")
+        await_true(
+            lambda: sum(each["messages"] for each in server.events("connection")) >= len(server.events("message")),
+            "the end of every connection that brought a message",
+        )
         return [(each["peer"], each["port"]) for each in server.events("connection") if each["messages"]]
 
     def test_the_server_sees_the_client_by_both_versions_and_every_kind_of_tls(self) -> None:
