@@ -29,6 +29,7 @@ class OpenConnections:
 
     def __init__(self) -> None:
         self._open: set[Any] = set()
+        self._waiting: set[Any] = set()
         self._empty: list[Deferred[None]] = []
 
     def __len__(self) -> int:
@@ -44,10 +45,18 @@ class OpenConnections:
     def discard(self, connection: Connection) -> None:
         """One less."""
         self._open.discard(connection)
+        self._waiting.discard(connection)
         if not self._open:
             waiting, self._empty = self._empty, []
             for each in waiting:
                 each.callback(None)
+
+    def may_wait(self, connection: Connection, most: int) -> bool:
+        """May one that was turned away stay until it can be told so?  At most `most` of them at once."""
+        if len(self._waiting) >= most:
+            return False
+        self._waiting.add(connection)
+        return True
 
     def empty(self) -> Deferred[None]:
         """Fires when there is none."""

@@ -155,7 +155,7 @@ class MailService(MultiService):
         self._given_up = owner is not None
         self._ground: Foundations | None = None
         self._open: dict[str, _Open] = {}
-        self._busy = self._again = False
+        self._busy = self._again = self._stopping = False
         self._old_signals: dict[int, Any] = {}
 
     @property
@@ -234,15 +234,19 @@ class MailService(MultiService):
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
-        for each in self._open.values():
-            await each.close()
-        open_now = len(self.ground.connections)
-        if open_now:
-            _log.info("{count} connections are open and may end", event="draining", count=open_now)
-        await self.ground.connections.drain(self._reactor, self.config.server.drain_timeout)
-        stopped = super().stopService()
-        if stopped is not None:
-            await stopped
+        self._stopping = True
+        try:
+            for each in tuple(self._open.values()):  # a reload that was under way may change it meanwhile
+                await each.close()
+            open_now = len(self.ground.connections)
+            if open_now:
+                _log.info("{count} connections are open and may end", event="draining", count=open_now)
+            await self.ground.connections.drain(self._reactor, self.config.server.drain_timeout)
+        finally:
+            # The threads of the rooms would keep the process alive for ever.
+            stopped = super().stopService()
+            if stopped is not None:
+                await stopped
         for number, old in self._old_signals.items():
             signal.signal(number, old)
         self._old_signals.clear()
@@ -252,7 +256,8 @@ class MailService(MultiService):
         self._old_signals[number] = signal.signal(number, handle)
 
     def _terminated(self, number: int, _frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough: the end is bounded by `drain_timeout`
+        # Once is enough: the end is bounded, by `drain_timeout` and `closing_timeout`.
+        signal.signal(number, signal.SIG_IGN)
         self._reactor.callFromThread(self._reactor.stop)
 
     # -- reload ----------------------------------------------------------------------------------------------------
@@ -269,7 +274,7 @@ class MailService(MultiService):
         )
 
     async def _reload(self) -> None:
-        if self._load is None:
+        if self._load is None or self._stopping:
             return
         if self._busy:
             # The file may have changed since it was read: once more, then.
@@ -315,6 +320,7 @@ class MailService(MultiService):
         for each in in_the_way:
             await each.close()
         opened: list[_Open] = []
+        await self._go_on_with(opened)
         try:
             for listener in new:
                 opened.append(bind_listener(config, listener))  # noqa: PERF401 - those before a failure are closed
@@ -326,8 +332,9 @@ class MailService(MultiService):
         for each in gone.values():
             if each not in in_the_way:
                 await each.close()
-            del self._open[_key(each.listener)]
+            self._open.pop(_key(each.listener), None)
             _log.info("{name} is closed", event="closed", name=each.listener.name)
+        await self._go_on_with(opened)
         for each in opened:
             self._open[_key(each.listener)] = each
         for address, listener in wanted.items():
@@ -339,6 +346,13 @@ class MailService(MultiService):
         self._use(factories)
         for each in opened:
             each.listen(self._reactor)
+
+    async def _go_on_with(self, opened: Sequence[_Open]) -> None:
+        """Raises StartError, and closes these, when the server was told to stop while a listener was being closed."""
+        if self._stopping:
+            for each in opened:
+                await each.close()
+            raise StartError(["the server stops before the new configuration is in use"])
 
     def _listen_again(self, closed: Sequence[_Open]) -> None:
         for each in closed:

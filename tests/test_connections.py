@@ -42,6 +42,13 @@ class OpenConnectionsTests(SynchronousTestCase):
         self.open.discard(first)
         self.assertEqual(list(self.open), [second])
 
+    def test_a_few_that_were_turned_away_may_wait_to_be_told(self) -> None:
+        everyone = OpenConnections()
+        first, second, third = (FakeConnection(everyone) for _ in range(3))
+        self.assertEqual([everyone.may_wait(each, 2) for each in (first, second, third)], [True, True, False])
+        everyone.discard(first)
+        self.assertTrue(everyone.may_wait(third, 2))
+
     def test_none_is_told_at_once(self) -> None:
         self.successResultOf(self.open.empty())
 

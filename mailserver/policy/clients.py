@@ -217,12 +217,12 @@ class ClientLimits:
         turn nobody away, only the delays of the account do.
         """
         client, now, limits = self._client(peer), self._clock(), self._limits
+        # Those that are judged right now may all be wrong: in parallel nobody guesses more than in a row.
         if not is_local(network(peer.host)) and (
-            client.failures_minute.present(now, MINUTE) >= limits.auth_failures_per_minute
-            or client.failures_day.present(now, DAY) >= limits.auth_failures_per_day
+            client.failures_minute.present(now, MINUTE) + client.pending >= limits.auth_failures_per_minute
+            or client.failures_day.present(now, DAY) + client.pending >= limits.auth_failures_per_day
         ):
             return replies.TOO_MANY_AUTH_FAILURES
-        # Those that are judged right now may all be wrong: in parallel nobody guesses more than in a row.
         if client.waiting + client.pending >= limits.auth_delays:
             return replies.TOO_MANY_AUTH_FAILURES
         client.pending += 1

@@ -57,6 +57,8 @@ from mailserver.tls import channel_bindings, tls_info
 READ_AHEAD = 64 * 1024
 #: So many questions and notices are dealt with before the reactor gets its turn: some 5 ms.
 EVENTS_PER_TURN = 64
+#: Clients that are turned away behind implicit TLS: so many at once are told why, within so many seconds.
+TURNED_AWAY_AT_ONCE, TURNED_AWAY_HANDSHAKE = 20, 5.0
 #: Who talks before the banner, where `banner_delay` asks for patience.
 EARLY_TALKER = Reply(554, "5.5.1", "You talk before you were greeted")
 
@@ -112,7 +114,9 @@ class ESMTPServer(AvatarServer):
         self._turned_away: Reply | None = None
         self._text_started = self._text_waited = 0.0
         self._text_timed = False
-        self._timed_for: tuple[float, str] = (0.0, "")
+        self._timed_for = ""
+        self._spoke = False
+        self._command_since = 0.0
 
     # -- what the transport calls ----------------------------------------------------------------------------------
 
@@ -139,9 +143,23 @@ class ESMTPServer(AvatarServer):
             self._record.begun()
         if ISSLTransport.providedBy(self.transport):
             self._handshaking = True
+            if self._turned_away is not None and not self._may_hear_why():
+                self._record.reason = "turned away"
+                self.transport.abortConnection()
+                return
+            self._timed_for = "TLS handshake"
             self.setTimeout(self._limits.tls_handshake_timeout)
         else:
             self._begin()
+
+    def _may_hear_why(self) -> bool:
+        """
+        A client that is turned away behind implicit TLS hears so only after the handshake.  Until then it is counted
+        nowhere and costs us a file: a few may wait for it, and not for long.
+        """
+        short = min(TURNED_AWAY_HANDSHAKE, self._limits.tls_handshake_timeout)
+        self._limits = dataclasses.replace(self._limits, tls_handshake_timeout=short)
+        return self.factory is not None and self.factory.connections.may_wait(self, TURNED_AWAY_AT_ONCE)
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake is done: the first octet of the conversation may be exchanged, or the next."""
@@ -157,6 +175,8 @@ class ESMTPServer(AvatarServer):
 
     def dataReceived(self, data: bytes) -> None:
         """Octets came in."""
+        if self.session.state is State.CLOSED:
+            return  # TLS still gives us what comes behind our goodbye; it must not put off the end
         self.session.receive(data)
         if self._busy:
             if self.session.buffered > READ_AHEAD:
@@ -177,7 +197,7 @@ class ESMTPServer(AvatarServer):
 
     def timeoutConnection(self) -> None:
         """The one timer ran out: what for, `_arm` has noted."""
-        what = self._timed_for[1]
+        what = self._timed_for
         took = f"{self._limits.tls_handshake_timeout:g} s"
         why = f"TLS handshake took over {took}" if what == "TLS handshake" else f"timeout: {what}"
         self._record.reason = self._record.reason or why
@@ -471,6 +491,8 @@ class ESMTPServer(AvatarServer):
 
     def cut(self) -> None:
         """End the connection now, with a 421: the time for draining is over."""
+        if self.session.state is State.CLOSED and self._timed_for == "closing":
+            return  # its end is already measured, and would only be put off
         self.session.abort(replies.SHUTTING_DOWN, "shutting down")
         self._drop_delivery()
         self._close(events.Close("shutting down"))
@@ -499,6 +521,7 @@ class ESMTPServer(AvatarServer):
 
     def _flush(self) -> None:
         if (data := self.session.data_to_send()) and not self._lost:
+            self._spoke = True
             self.transport.write(data)
 
     def _read(self, *, on: bool) -> None:
@@ -537,13 +560,17 @@ class ESMTPServer(AvatarServer):
                 return
         else:
             busy = self.admission is not None and self.admission.busy()
+            if self._spoke or self._timed_for not in ("command", "connection time"):
+                self._command_since = now
+            # Single octets of a command that never ends are no progress: the time is for the whole of it.
             wait, what = (limits.busy_command_timeout if busy else limits.command_timeout), "command"
+            wait = max(self._command_since + wait - now, 0.0)
             left = self._started + limits.connection_time - now
             if self.session.in_transaction:
                 left += limits.command_timeout  # one that has begun may still come to its text
             if left < wait:
                 wait, what = max(left, 0.0), "connection time"
-        self._timed_for = (now, what)
+        self._timed_for, self._spoke = what, False
         self.setTimeout(wait)
 
     def _time_text(self) -> None:

@@ -4,13 +4,24 @@ SIGTERM: no new connections, 421 to the idle, an end for the transactions under 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import time
 
 from tests.interop.clients import SENDER, session
-from tests.interop.running import DOMAINS, LIMITS, PATIENCE, SERVER, STANDARD, ServerTestCase, await_true, listener
+from tests.interop.running import (
+    DOMAINS,
+    DOORS,
+    LIMITS,
+    PATIENCE,
+    SERVER,
+    STANDARD,
+    ServerTestCase,
+    await_true,
+    listener,
+)
 
 ANNA = "anna@example.org"
 
@@ -59,6 +70,29 @@ class DrainTests(ServerTestCase):
             client.send(b"x" * 100_000)
             self.assertEqual(server.stop(), 0)
         self.assertEqual(server.files(ANNA), [])
+
+    def test_a_tls_client_that_goes_on_sending_is_not_waited_for(self) -> None:
+        limits = LIMITS + 'closing_timeout = "1 s"\n'
+        server = self.serve(SERVER + "drain_timeout = 1\n" + limits + DOORS + DOMAINS)
+        with session(server.address("smtps4"), "implicit") as client:
+            self.assertEqual(client.docmd("QUIT")[0], 221)
+            server.running.send_signal(signal.SIGTERM)
+            assert client.sock is not None
+            end = time.monotonic() + PATIENCE
+            with contextlib.suppress(OSError):
+                while time.monotonic() < end:
+                    client.sock.sendall(b"x")
+                    time.sleep(0.1)
+            self.assertLess(time.monotonic(), end, "it was served as long as it sent")
+        self.assertEqual(server.wait(), 0)
+
+    def test_right_behind_a_reload_that_closes_listeners(self) -> None:
+        """The stop once met a dictionary that the reload changed, and the process stayed for ever."""
+        server = self.serve(SERVER + LIMITS + DOORS + DOMAINS)
+        server.write(SERVER + LIMITS + DOORS.replace('name = "smtps4"', 'name = "other"') + DOMAINS)
+        server.running.send_signal(signal.SIGHUP)
+        server.running.send_signal(signal.SIGTERM)
+        self.assertEqual(server.wait(), 0)
 
     def test_a_second_sigterm_changes_nothing(self) -> None:
         server = self.serve()

@@ -270,6 +270,7 @@ class AuthTests(ClientsCase):
         door = self.door(auth_failures_per_minute=3)
         for number in range(3):
             self.assertIsNone(door.may_authenticate(A))
+            door.auth_judged(A)
             self.fail_login(door, A, f"{number}@example.org")
         self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
         self.assertIsNone(door.may_authenticate(B))
@@ -282,6 +283,7 @@ class AuthTests(ClientsCase):
         door = self.door(auth_failures_per_day=3)
         for _ in range(3):
             self.assertIsNone(door.may_authenticate(A))
+            door.auth_judged(A)
             self.fail_login(door, A)
             self.clock.advance(DAY / 3 - 1)
         self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
@@ -309,7 +311,7 @@ class AuthTests(ClientsCase):
         self.assertEqual(door.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
 
     def test_many_at_once_are_no_more_than_many_in_a_row(self) -> None:
-        door = self.door(auth_delays=3, auth_failures_per_minute=2)
+        door = self.door(auth_delays=9, auth_failures_per_minute=3)
         self.assertEqual([door.may_authenticate(A) for _ in range(4)], [None] * 3 + [replies.TOO_MANY_AUTH_FAILURES])
         for _ in range(3):
             door.auth_failed(A, "a")

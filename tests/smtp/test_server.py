@@ -7,11 +7,12 @@ from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import CancelledError, fail, succeed
-from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.logger import globalLogPublisher
 from twisted.mail import smtp as stock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailserver import reply as replies
@@ -19,11 +20,11 @@ from mailserver.interfaces import IAdmission
 from mailserver.limits import Limits
 from mailserver.policy.clients import ClientLimits
 from mailserver.reply import Refusal, Reply
-from mailserver.smtp.server import ESMTPServer, ESMTPServerFactory, new_id
+from mailserver.smtp.server import TURNED_AWAY_AT_ONCE, ESMTPServer, ESMTPServerFactory, new_id
 from mailserver.smtp.session import SMTPSession
 from tests.smtp.driver import MECHANISMS, settings
 from tests.smtp.phrases import b64
-from tests.smtp.wire import Line, Wire, waiting
+from tests.smtp.wire import Line, SecureWire, waiting
 
 EHLO, MAIL, RCPT, DATA = b"EHLO client.example.net", b"MAIL FROM:<a@example.net>", b"RCPT TO:<b@example.org>", b"DATA"
 OPEN = (EHLO, MAIL, RCPT, DATA)
@@ -306,7 +307,17 @@ class TimerTests(LogCase):
         self.assertEqual(line.codes, "220 250 421")
         self.assertTrue(line.wire.disconnecting)
 
-    def test_every_octet_starts_them_again(self) -> None:
+    def test_single_octets_of_a_command_do_not_prolong_them(self) -> None:
+        line = Line().say(EHLO)
+        for _ in range(3):
+            line.clock.advance(99)
+            line.server.dataReceived(b"N")
+        self.assertFalse(line.wire.disconnecting)
+        line.clock.advance(3)
+        self.assertEqual(line.codes, "220 250 421")
+        self.assertTrue(line.wire.disconnecting)
+
+    def test_every_command_starts_them_again(self) -> None:
         line = Line()
         for _ in range(5):
             line.clock.advance(200)
@@ -407,6 +418,15 @@ class TimerTests(LogCase):
         line.clock.advance(60)
         self.assertTrue(line.wire.aborted)
 
+    def test_what_comes_behind_the_end_does_not_put_it_off(self) -> None:
+        """TLS delivers octets also after `loseConnection`."""
+        line = Line().say(b"QUIT")
+        for _ in range(4):
+            line.clock.advance(1)
+            line.server.dataReceived(b"x")
+        line.clock.advance(1)
+        self.assertTrue(line.wire.aborted)
+
 
 class DrainTests(LogCase):
     def test_the_idle_get_421_now(self) -> None:
@@ -434,6 +454,13 @@ class DrainTests(LogCase):
         line.server.cut()
         self.assertFalse(line.wire.aborted)
         line.clock.advance(5)
+        self.assertTrue(line.wire.aborted)
+
+    def test_one_that_is_closing_already_is_not_given_more_time(self) -> None:
+        line = Line().say(b"QUIT")
+        line.clock.advance(3)
+        line.server.cut()
+        line.clock.advance(2)
         self.assertTrue(line.wire.aborted)
 
     def test_the_factory_knows_its_connections(self) -> None:
@@ -583,12 +610,26 @@ class TLSTests(LogCase):
         line.lose()
         self.assertEqual(self.named("connection")[0]["reason"], "TLS handshake took over 30 s")
 
-    def test_implicit_tls_waits_for_the_handshake_before_the_banner(self) -> None:
-        @implementer(ISSLTransport)
-        class SecureWire(Wire):
-            def getPeerCertificate(self) -> None:
-                return None
+    def test_who_is_turned_away_behind_tls_does_not_keep_a_file_for_long(self) -> None:
+        admission = ClientLimits(Limits(connections=1), lambda: 0.0, lambda: 0.5)
+        first = Line(settings(), admission=admission, wire=SecureWire())
+        told, silent = (Line(settings(), admission=admission, wire=SecureWire()) for _ in range(2))
+        told.server.handshakeCompleted()
+        self.assertEqual(told.codes, "421")
+        silent.clock.advance(5)
+        self.assertTrue(silent.wire.aborted)
+        self.assertFalse(first.wire.aborted)
 
+    def test_of_those_only_a_few_may_wait_for_the_reply(self) -> None:
+        line = Line(settings(), admission=ClientLimits(Limits(connections=1), lambda: 0.0, lambda: 0.5))
+        wires = [SecureWire() for _ in range(TURNED_AWAY_AT_ONCE + 1)]
+        for wire in wires:
+            server = line.factory.buildProtocol(None)
+            server.makeConnection(wire)
+            self.addCleanup(server.connectionLost, Failure(ConnectionDone()))
+        self.assertEqual([wire.aborted for wire in wires], [False] * TURNED_AWAY_AT_ONCE + [True])
+
+    def test_implicit_tls_waits_for_the_handshake_before_the_banner(self) -> None:
         line = Line(settings(starttls=True), tls=object(), wire=SecureWire())
         self.assertTrue(IHandshakeListener.providedBy(line.server))
         self.assertEqual(line.wire.value(), b"")
@@ -601,6 +642,13 @@ class TLSTests(LogCase):
         line = Line(settings(starttls=True), tls=object()).say(EHLO, b"STARTTLS")
         line.lose()
         self.assertIn("TLS handshake failed", self.named("connection")[0]["reason"])
+
+    def test_a_handshake_of_implicit_tls_that_does_not_come_is_told_in_the_log(self) -> None:
+        line = Line(settings(), wire=SecureWire())
+        line.clock.advance(30)
+        self.assertTrue(line.wire.aborted)
+        line.lose()
+        self.assertEqual(self.named("connection")[0]["reason"], "TLS handshake took over 30 s")
 
 
 class StockTests(SynchronousTestCase):

@@ -9,7 +9,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import ITCPTransport, ITLSTransport
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport, ITLSTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -81,6 +81,14 @@ class Wire(StringTransport):
     def abortConnection(self) -> None:
         self.aborted = True
         self.disconnecting = True
+
+
+@implementer(ISSLTransport)
+class SecureWire(Wire):
+    """Implicit TLS; the handshake is left to the test."""
+
+    def getPeerCertificate(self) -> None:
+        return None
 
 
 @implementer(IDelivery)
