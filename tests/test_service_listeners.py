@@ -78,6 +78,21 @@ class LMTPTests(ListenersCase):
         self.assertIn(b" with LMTP id ", file.read_bytes())
         self.assertEqual(self.named("connection")[-1]["peer"], "")
 
+    async def test_a_loop_of_one_recipient_does_not_keep_the_others_from_their_mail(self) -> None:
+        path, listener = self.lmtp()
+        service = await self.start(self.configure(listener))
+        for name in ("b@example.org", "c@example.org"):
+            self.account(service, name)
+        client = await self.connect_unix(path)
+        client.say(
+            "LHLO x", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>", "DATA"
+        )
+        await client.until("220 250 250 250 250 354")
+        client.say("Delivered-To: b@example.org", "Subject: x", "", "body", ".", "QUIT")
+        self.assertIn(b"554 5.4.6", await client.until("354 554 250 221"))
+        await client.closed
+        self.assertEqual([len(self.new(service, name)) for name in ("b@example.org", "c@example.org")], [0, 1])
+
     async def test_the_file_has_its_mode_and_goes_at_the_end(self) -> None:
         for mode in ("0600", "0666"):
             path, listener = self.lmtp(f'unix_mode = "{mode}"\n')

@@ -21,7 +21,7 @@ from mailserver import reply as replies
 from mailserver.address import Address
 from mailserver.delivery import trace
 from mailserver.delivery.gate import HeaderGate, Judge
-from mailserver.delivery.loops import LoopCheck
+from mailserver.delivery.loops import SEEN, LoopCheck
 from mailserver.delivery.submission import Senders, Submission
 from mailserver.delivery.transaction import EachRecipient, Transaction
 from mailserver.envelope import Envelope, Recipient
@@ -150,16 +150,22 @@ class MailAvatar:
         accepted = Reply(250, "2.0.0", f"Ok: queued as {envelope.id}")
         rooms = self._rooms
         judges: list[Judge] = []
-        if rooms.check_loops:
-            judges.append(LoopCheck([local.address for local in mailboxes.values()]))
-        if self.submission:
-            judges.append(Submission(envelope, self.user, rooms.senders, hostname=rooms.hostname, now=rooms.now()))
         inner: Any
+        leave_out = None
         if envelope.protocol.startswith(("LMTP", "UTF8LMTP")) and len(envelope.recipients) > 1:
             routes = [self._routes[recipient.address] for recipient in envelope.recipients]
-            inner = EachRecipient(rooms.store.deliver(targets, partial=True), routes, accepted)
+            each = inner = EachRecipient(rooms.store.deliver(targets, partial=True), routes, accepted)
+
+            def leave_out(key: str) -> None:
+                for local in mailboxes.values():
+                    if local.address.key == key:
+                        each.refuse(local.path, Refusal(SEEN))
         else:
             inner = rooms.store.deliver(targets)
+        if rooms.check_loops:
+            judges.append(LoopCheck([local.address for local in mailboxes.values()], leave_out=leave_out))
+        if self.submission:
+            judges.append(Submission(envelope, self.user, rooms.senders, hostname=rooms.hostname, now=rooms.now()))
         # The trace fields that a Target holds stand above what the gate lets through.
         return HeaderGate(Transaction([inner], accepted), judges)  # type: ignore[return-value]
 

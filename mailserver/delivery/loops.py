@@ -7,7 +7,7 @@ RFC 5321 6.3 (loops); Delivered-To as qmail and Postfix use it.  Received fields
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from mailserver.address import Address, AddressError, parse_address
 from mailserver.delivery.gate import body_of, fields
@@ -19,22 +19,33 @@ MOST_DELIVERED_TO = 100
 
 
 class LoopCheck:
-    """mailboxes: the addresses that the message will be delivered to."""
+    """
+    mailboxes: the addresses that the message will be delivered to.  leave_out: told the key of each mailbox that has
+    seen the message, where the others can have it all the same (LMTP); None: one refuses the message for all.
+    """
 
-    def __init__(self, mailboxes: Collection[Address]) -> None:
+    def __init__(self, mailboxes: Collection[Address], *, leave_out: Callable[[str], None] | None = None) -> None:
         self._keys = frozenset(address.key for address in mailboxes)
+        self._leave_out = leave_out
 
     def __call__(self, header: bytes) -> bytes:
         """The header as it was.  Raises Refusal when a Delivered-To field names one of the mailboxes."""
         if b"delivered-to" not in header.lower():
             return header  # nearly every message that did not pass a list or an alias
         hops = [field for name, field in fields(header) if name == b"delivered-to"]
-        if len(hops) > MOST_DELIVERED_TO or any(self._is_ours(body_of(field)) for field in hops):
+        if len(hops) > MOST_DELIVERED_TO:
             raise Refusal(SEEN)
+        seen = self._keys & {key for field in hops if (key := _key_of(body_of(field))) is not None}
+        if seen and self._leave_out is None:
+            raise Refusal(SEEN)
+        for key in seen:
+            assert self._leave_out is not None
+            self._leave_out(key)
         return header
 
-    def _is_ours(self, text: str) -> bool:
-        try:
-            return parse_address(text.strip("<>")).key in self._keys
-        except AddressError:
-            return False
+
+def _key_of(text: str) -> str | None:
+    try:
+        return parse_address(text.strip("<>")).key
+    except AddressError:
+        return None

@@ -92,6 +92,11 @@ class EachRecipient:
         self._inner = inner
         self._routes = routes
         self._accepted = accepted
+        self._refused_before: dict[Any, Refusal] = {}
+
+    def refuse(self, path: Any, refusal: Refusal) -> None:
+        """Before `prepare`: this Maildir gets nothing."""
+        self._refused_before[path] = refusal
 
     def write(self, block: bytes) -> Any:
         """See `IDelivery.write`."""
@@ -101,6 +106,9 @@ class EachRecipient:
         """See `IDelivery.prepare`; mailboxes that no recipient is left for get nothing either."""
         await _finish(_start(self._inner.prepare))
         refused = self._inner.refused
+        for path, before in self._refused_before.items():
+            if path not in refused:
+                self._inner.leave_out(path, before)
         lacking = [(route, self._refusal(route)) for route in self._routes]
         wanted = {local.path for route, refusal in lacking if refusal is None for local in route}
         for route, refusal in lacking:

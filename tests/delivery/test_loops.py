@@ -56,6 +56,13 @@ class LoopTests(SynchronousTestCase):
                 LoopCheck(MAILBOXES)(header)
             self.assertEqual((caught.exception.reply.code, caught.exception.reply.enhanced), (554, "5.4.6"))
 
+    def test_where_each_mailbox_has_its_own_answer_it_is_told_which(self) -> None:
+        for header in SEEN_HERE:
+            seen: list[str] = []
+            self.assertEqual(LoopCheck(MAILBOXES, leave_out=seen.append)(header), header)
+            self.assertEqual(len(seen), 1)
+            self.assertIn(seen[0], [address.key for address in MAILBOXES])
+
     def test_any_other_passes_as_it_is(self) -> None:
         for header in NOT_SEEN:
             self.assertEqual(LoopCheck(MAILBOXES)(header), header)

@@ -284,6 +284,21 @@ class EachRecipientTests(SynchronousTestCase):
         ]:
             self.assertEqual(self.ends(full, *routes), (codes, left_out), (full, routes))
 
+    def test_what_was_refused_before_is_refused_for_itself(self) -> None:
+        seen = Reply(554, "5.4.6", "Loop")
+        for full, routes, codes, left_out in [
+            ("", ("a", "b"), [554, 250], ["a"]),
+            ("a", ("a", "b"), [452, 250], []),
+            ("", ("ac", "b", "c"), [554, 250, 250], ["a"]),
+            ("", ("ac", "b"), [554, 250], ["a", "c"]),
+        ]:
+            inner = PartialDelivery(*full)
+            owner = parse_address("x@example.org")
+            each = EachRecipient(inner, [[Local(Path(name), owner) for name in route] for route in routes], ACCEPTED)
+            each.refuse(Path("a"), Refusal(seen))
+            replies = self.successResultOf(ensureDeferred(run(Transaction([each], ACCEPTED), b"text")))
+            self.assertEqual(([reply.code for reply in replies], inner.left_out), (codes, left_out), (full, routes))
+
     def test_when_nobody_is_left_all_is_refused(self) -> None:
         for full, routes in [("a", ("ab", "ac")), ("ab", ("ac", "bc"))]:
             inner = PartialDelivery(*full)
