@@ -321,9 +321,11 @@ class Observers(SynchronousTestCase):
     def test_a_closed_file_is_survived(self) -> None:
         file = io.StringIO()
         file.close()
+        self.assertRaises(ValueError, file.write, "x")
         log = text_observer(file)
         log(event())
         log(event())
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class Twistd(SynchronousTestCase):

@@ -114,7 +114,7 @@ class LMTPTests(ListenersCase):
             old.bind(str(path))
         await self.start(self.configure(listener))
         client = await self.connect_unix(path)
-        await client.until("220")
+        self.assertEqual(codes_of(await client.until("220")), "220")
 
 
 class ProxyTests(ListenersCase):
@@ -161,6 +161,8 @@ class ProxyTests(ListenersCase):
             client.transport.write(header)
             await client.until("421" if client is second else "220")
         await second.closed
+        self.assertEqual([codes_of(client.received) for client in (first, second, other)], ["220", "421", "220"])
+        self.assertFalse(first.closed.called or other.closed.called)
 
 
 class XClientTests(ListenersCase):

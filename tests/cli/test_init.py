@@ -404,4 +404,7 @@ class Answers(InitCase):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_without_a_terminal_nothing_is_asked(self) -> None:
-        self.succeed("example.org", input="")
+        result = self.succeed("example.org", input="")
+        for question in ("First account", "[y/N]", "[Y/n]"):
+            self.assertNotIn(question, result.output)
+        self.assertIn("mailserver-example.org/mailserver.toml", self.snapshot())

@@ -501,8 +501,10 @@ class SubmissionTests(InboundCase):
         self.submit(submission=True, sender="")
 
     def test_elsewhere_a_sender_is_nobodys(self) -> None:
-        self.submit(submission=False, sender="boss@example.com")
-        self.submit(submission=True, user="", sender="boss@example.com")
+        for options in ({"submission": False}, {"submission": True, "user": ""}):
+            avatar = self.submit(sender="boss@example.com", **options)
+            text = b"From: boss@example.com\r\nDate: x\r\nMessage-ID: <1@example.com>\r\n\r\nbody\r\n"
+            self.assertEqual(self.text(avatar, text), text, options)
 
     def test_only_submission_changes_the_header(self) -> None:
         text = b"From: joe@example.org\r\nBcc: x@example.com\r\n\r\nbody\r\n"

@@ -103,8 +103,11 @@ class SocketsTests(ServerTestCase):
 
     def test_a_name(self) -> None:
         server = self.serve(config(listener("name", f"localhost:{free_port()}")))
-        for host, port in server.addresses("name"):
+        addresses = server.addresses("name")
+        self.assertIn("127.0.0.1", [host for host, _ in addresses])
+        for host, port in addresses:
             self._sends(host, port)
+        self.assertEqual(len(server.messages(ANNA)), len(addresses))
 
     def test_a_unix_socket(self) -> None:
         server = self.new_server()

@@ -202,6 +202,7 @@ class DeliveryTests(SynchronousTestCase):
         disk = self.disk()
         for _ in range(3):
             self.wait(send(disk.store.deliver([disk.target("a", 60)])))
+            self.fails(disk.store.deliver([disk.target("a", 60)]).prepare(), Refusal)
             (path,) = disk.left()
             path.unlink()
 

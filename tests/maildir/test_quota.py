@@ -136,10 +136,13 @@ class QuotasTests(SynchronousTestCase):
 
     def test_what_others_have_deleted_is_honoured_before_a_refusal(self) -> None:
         self.reserve(900).keep()
-        self.refused_message = self.message(900)
+        message = self.message(900)
         self.refused(200)
-        self.refused_message.unlink()
-        self.reserve(200)
+        message.unlink()
+        self.reserve(200).keep()
+        self.message(200, "2")
+        self.reserve(800).release()
+        self.refused(801)
 
     def test_what_others_have_added_is_seen_when_the_count_is_old(self) -> None:
         self.reserve(1).release()
