@@ -297,7 +297,8 @@ class MailService(MultiService):
             _log.info("configuration reloaded", event="reload", file=str(config.source or ""))
         finally:
             self._busy = False
-            notify("READY=1", os.environ)
+            if not self._stopping:
+                notify("READY=1", os.environ)
         if self._again:
             self._again = False
             await self._reload()

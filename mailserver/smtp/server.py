@@ -143,23 +143,19 @@ class ESMTPServer(AvatarServer):
             self._record.begun()
         if ISSLTransport.providedBy(self.transport):
             self._handshaking = True
-            if self._turned_away is not None and not self._may_hear_why():
-                self._record.reason = "turned away"
-                self.transport.abortConnection()
-                return
+            if self._turned_away is not None:
+                # It can be told so only after the handshake.  Until then it is counted nowhere and costs us a file:
+                # a few may wait for it, and not for long.
+                if self.factory is None or not self.factory.connections.may_wait(self, TURNED_AWAY_AT_ONCE):
+                    self._record.reason = "turned away"
+                    self.transport.abortConnection()
+                    return
+                short = min(TURNED_AWAY_HANDSHAKE, self._limits.tls_handshake_timeout)
+                self._limits = dataclasses.replace(self._limits, tls_handshake_timeout=short)
             self._timed_for = "TLS handshake"
             self.setTimeout(self._limits.tls_handshake_timeout)
         else:
             self._begin()
-
-    def _may_hear_why(self) -> bool:
-        """
-        A client that is turned away behind implicit TLS hears so only after the handshake.  Until then it is counted
-        nowhere and costs us a file: a few may wait for it, and not for long.
-        """
-        short = min(TURNED_AWAY_HANDSHAKE, self._limits.tls_handshake_timeout)
-        self._limits = dataclasses.replace(self._limits, tls_handshake_timeout=short)
-        return self.factory is not None and self.factory.connections.may_wait(self, TURNED_AWAY_AT_ONCE)
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake is done: the first octet of the conversation may be exchanged, or the next."""
