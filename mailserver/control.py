@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ class ControlError(Exception):
 
 def ask(path: Path, command: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
     """
-    What the server behind the socket `path` answers.  timeout: for everything, in seconds per step.
+    What the server behind the socket `path` answers.  timeout: for everything together, in seconds.
 
     Blocks.  Raises ControlError.
     """
     question = json.dumps({"command": command}).encode() + b"\n"
     answer = b""
+    deadline = time.monotonic() + timeout
     try:
         path.lstat()  # a path that is too long for a socket can still be none
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -64,6 +66,7 @@ def ask(path: Path, command: str, *, timeout: float = TIMEOUT) -> dict[str, Any]
             connection.sendall(question)
             while not answer.endswith(b"\n") and (octets := connection.recv(65_536)):
                 answer += octets
+                connection.settimeout(max(deadline - time.monotonic(), 0.001))
                 if len(answer) > MAX_ANSWER:
                     raise ControlError(f"{path}: the answer is too long")
     except TimeoutError as error:
@@ -106,11 +109,11 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
     def lineReceived(self, line: bytes) -> None:
         """A question."""
         self.resetTimeout()
-        self.transport.write(json.dumps(self._answer(line)).encode() + b"\n")
+        self.transport.write(self._answer(line).encode() + b"\n")
 
     def lineLengthExceeded(self, line: bytes) -> None:  # type: ignore[override]  # noqa: ARG002 - Twisted gives it
         """Nobody asks so long a question."""
-        self.transport.write(json.dumps({"error": "the line is too long"}).encode() + b"\n")
+        self.transport.write(_error("the line is too long").encode() + b"\n")
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002 - Twisted gives it
@@ -121,21 +124,23 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         """For `TimeoutMixin`: the factory's clock."""
         return self.factory.clock.callLater(period, func)
 
-    def _answer(self, line: bytes) -> object:
+    def _answer(self, line: bytes) -> str:
         try:
             question = json.loads(line)
         except (ValueError, RecursionError):
-            return {"error": "the question is no JSON"}
+            return _error("the question is no JSON")
         command = question.get("command") if isinstance(question, dict) else None
         if not isinstance(command, str) or command not in self.factory.commands:
-            return {"error": f"unknown command; there are: {', '.join(sorted(self.factory.commands))}"}
+            return _error(f"unknown command; there are: {', '.join(sorted(self.factory.commands))}")
         try:
-            answer = self.factory.commands[command]()
-            json.dumps(answer)
+            return json.dumps(self.factory.commands[command]())
         except Exception:  # noqa: BLE001 - logged; who asks is told that it failed
             _log.failure("the control command {command} failed", command=command)
-            return {"error": f"{command} failed; the log says why"}
-        return answer
+            return _error(f"{command} failed; the log says why")
+
+
+def _error(text: str) -> str:
+    return json.dumps({"error": text})
 
 
 class ControlFactory(ServerFactory):

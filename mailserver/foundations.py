@@ -264,7 +264,7 @@ def factory_of(config: Config, listener: Listener, rooms: Rooms, ground: Foundat
         portal,
         settings=settings_of(config, listener),
         tls=tls,
-        admission=ground.admission,
+        admission=ground.admission.for_listener(listener.name, listener.limits, config.limits),
         clock=reactor,
         connections=ground.connections,
         counters=ground.counters,

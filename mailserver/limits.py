@@ -96,15 +96,15 @@ class Limits:
         5.0, 0.1, 600.0, "The wait for a peer to close its side, after our last reply; then the connection is cut."
     )
 
-    # -- how many at once, over all listeners (SERVER_WIDE) ----------------------------------------------------
+    # -- how many at once, over all listeners (COUNTED_TOGETHER) -----------------------------------------------
     connections: int = _count(1_000, 1, 1_000_000, "Connections in all; never above 80 % of the files we may open.")
     connections_per_client: int = _count(50, 1, 1_000_000, "Connections of one client (IPv4 address, IPv6 /64).")
     connection_rate: int = _count(300, 1, 10_000_000, "New connections of one client in a minute.")
     messages_per_minute: int = _count(
-        1_000, 0, 10_000_000, "Messages of one client in a minute, then 451; far above what mailers do; 0: no limit."
+        1_000, 0, 10_000_000, "Messages of one client in a minute, then 421; far above what mailers do; 0: no limit."
     )
     recipients_per_minute: int = _count(
-        10_000, 0, 100_000_000, "Recipients of one client in a minute, refused ones too, then 450; 0: no limit."
+        10_000, 0, 100_000_000, "Recipients of one client in a minute, refused ones too, then 421; 0: no limit."
     )
 
     # -- guessing passwords ------------------------------------------------------------------------------------
@@ -122,18 +122,19 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
-#: Fields that are counted over all listeners together; a listener's own `limits` table cannot hold them.
-SERVER_WIDE = frozenset(
-    {
-        "connections",
-        "connections_per_client",
-        "connection_rate",
-        "messages_per_minute",
-        "recipients_per_minute",
-        "auth_failure_delay",
-        "auth_failure_delay_most",
-        "auth_failures_per_minute",
-        "auth_failures_per_day",
-        "auth_delays",
-    }
+#: Fields that are counted over all listeners together, unless a listener's own `limits` table holds them.
+COUNTED_TOGETHER = (
+    "connections",
+    "connections_per_client",
+    "connection_rate",
+    "messages_per_minute",
+    "recipients_per_minute",
+)
+#: Fields that are judged by the listener's values and always counted over all: failed logins.
+AUTH_TOGETHER = (
+    "auth_failure_delay",
+    "auth_failure_delay_most",
+    "auth_failures_per_minute",
+    "auth_failures_per_day",
+    "auth_delays",
 )

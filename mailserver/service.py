@@ -309,6 +309,8 @@ class MailService(MultiService):
         changed += [
             f"tls.{key}" for key in ("minimum_version", "check_interval") if _differ(config.tls, self.config.tls, key)
         ]
+        if self.config.tls.certificates and not config.tls.certificates:
+            changed.append("tls.certificate (none is left, so the old ones stay in use)")
         for key in changed:
             _log.warn("{name} has changed: that needs a restart", event="reload", name=key)
         # All that can fail comes before anything is changed.

@@ -6,7 +6,7 @@ import dataclasses
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.limits import DEFAULT_LIMITS, SERVER_WIDE, Limits
+from mailserver.limits import AUTH_TOGETHER, COUNTED_TOGETHER, DEFAULT_LIMITS, Limits
 
 MIB = 1024 * 1024
 
@@ -77,8 +77,9 @@ class LimitsTests(SynchronousTestCase):
             for value in (field.default, field.metadata["least"], field.metadata["most"]):
                 self.assertIs(type(value), kind, field.name)
 
-    def test_the_server_wide_ones_are_limits(self) -> None:
-        self.assertEqual(SERVER_WIDE - {field.name for field in dataclasses.fields(Limits)}, frozenset())
+    def test_those_that_are_counted_together_are_limits(self) -> None:
+        names = {field.name for field in dataclasses.fields(Limits)}
+        self.assertEqual({*COUNTED_TOGETHER, *AUTH_TOGETHER} - names, set())
 
     def test_the_defaults_go_together(self) -> None:
         limits = DEFAULT_LIMITS

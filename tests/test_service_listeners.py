@@ -70,7 +70,7 @@ class LMTPTests(ListenersCase):
         await client.until("220 500 250 250 250 250 550 354")
         client.say("Subject: x", "", "body", ".", "QUIT")
         received = await client.until("354 250 452 221")
-        self.assertIn(b"452 4.2.2 Mailbox full", received)
+        self.assertIn(b"452 4.2.2 <c@example.org> Mailbox full", received)
         await client.closed
         (file,) = self.new(service, "b@example.org")
         self.assertEqual(self.new(service, "c@example.org"), [])

@@ -38,6 +38,9 @@ def add(ctx: click.Context, address: Address, targets: tuple[Address, ...]) -> N
     with open_directory(ctx) as directory:
         directory.check_ours(address)
         directory.database.add_alias(address, targets)
+        missing = [target for target in targets if not directory.is_known(target)]
+    for target in missing:
+        click.echo(f"warning: {target} is neither an account nor an alias yet; mail for it will be refused", err=True)
     click.echo(f"{show_source(address)}: goes to {', '.join(map(str, targets))}")
 
 

@@ -40,6 +40,22 @@ class Directory:
         """Is this domain (in its normal form) one whose mail we take?  In development every domain is."""
         return self.config.development or domain in self.configured() or self.database.has_domain(domain)
 
+    def is_known(self, address: Address) -> bool:
+        """
+        Does mail for this address go anywhere?  True for addresses of others' domains; of ours, for an account, an
+        alias, either of them without its detail, or where a catch-all takes the rest.
+        """
+        if self.config.development or not self.is_ours(address.ascii_domain):
+            return True
+        ours = address.ascii_domain
+        domain = next((each for each in self.config.domains if normal_domain(each.name) == ours), None)
+        plain, _ = address.split_detail("+" if domain is None else domain.separator)
+        return bool(
+            any(self.database.account(name) or self.database.alias(name) for name in (address, plain))
+            or self.database.catch_all(address.ascii_domain)
+            or (domain is not None and domain.catch_all)
+        )
+
     def check_ours(self, address: Address) -> None:
         """Raises AccountsError when the address' domain is not ours."""
         if not self.is_ours(address.ascii_domain):

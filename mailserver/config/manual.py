@@ -21,7 +21,7 @@ from mailserver.config.listener_checks import LEAST_PREFIX
 from mailserver.config.loading import DEFAULT_PATH, ENVIRONMENT
 from mailserver.config.origins import shown
 from mailserver.config.quantities import Range, render_duration, render_size, toml, with_unit
-from mailserver.limits import SERVER_WIDE, Limits
+from mailserver.limits import AUTH_TOGETHER, COUNTED_TOGETHER, Limits
 
 _WIDEST = " or ".join(f"/{least} (IPv{version})" for version, least in LEAST_PREFIX.items())
 _OPENING = f"""\
@@ -92,9 +92,12 @@ protocol = "submission"
 limits = { message_size = "100 MiB", recipients = 200 }
 ```
 """
-_SERVER_WIDE = """\
-These are counted over all listeners together, so a listener's own `limits` cannot hold them. A client is an IPv4
-address or an IPv6 /64. The limits on connections of one client do not count clients on loopback and Unix sockets.
+_TOGETHER = """\
+These are counted over all listeners together. A listener whose own `limits` hold one of the first five counts it
+alone, and is left out of the others' count; `connections` in `[limits]` holds for all of them together in any case.
+Failed logins are counted over all listeners always, and judged by the limits of the listener where the client tries
+again. A client is an IPv4 address or an IPv6 /64. The limits on connections, messages and recipients of one client do
+not count clients on loopback and Unix sockets.
 """
 #: Tables of the file: heading, class.
 _TABLES: tuple[tuple[str, type[Table]], ...] = (
@@ -159,9 +162,9 @@ def _limits() -> str:
     own: list[str] = []
     wide: list[str] = []
     for about in dataclasses.fields(Limits):
-        (wide if about.name in SERVER_WIDE else own).append(_limit(about))
+        (wide if about.name in COUNTED_TOGETHER + AUTH_TOGETHER else own).append(_limit(about))
     head = ("key", "default", "range", "reason")
-    return "\n".join([_LIMITS, _grid(head, own), _SERVER_WIDE, _grid(head, wide)])
+    return "\n".join([_LIMITS, _grid(head, own), _TOGETHER, _grid(head, wide)])
 
 
 def _limit(about: dataclasses.Field[Any]) -> str:

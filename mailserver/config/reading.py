@@ -24,7 +24,7 @@ from mailserver.config.lines import KeyPath
 from mailserver.config.origins import Places
 from mailserver.config.problems import Problem
 from mailserver.config.quantities import Range, parse_duration, parse_size, show, toml
-from mailserver.limits import DEFAULT_LIMITS, SERVER_WIDE, Limits
+from mailserver.limits import DEFAULT_LIMITS, Limits
 from mailserver.sockets import ListenAddress
 
 if TYPE_CHECKING:
@@ -222,9 +222,7 @@ class _Reading:
         self._unknown(path, raw, tuple(_LIMITS))
         changes: dict[str, Any] = {}
         for key, value in raw.items():
-            if key in SERVER_WIDE and path != ("limits",):
-                self._problem((*path, key), "is counted over all listeners together; write it into [limits]")
-            elif key in _LIMITS:
+            if key in _LIMITS:
                 try:
                     changes[key] = _limit(value, _LIMITS[key].metadata)
                 except ValueError as error:

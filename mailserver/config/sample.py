@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from mailserver.config.classes import TLS, Auth, CertificateFiles, Domain, Listener, Server, Storage, Table
 from mailserver.config.origins import shown
 from mailserver.config.quantities import Range, render_duration, render_size, toml
-from mailserver.limits import SERVER_WIDE, Limits
+from mailserver.limits import COUNTED_TOGETHER, Limits
 
 WIDTH = 100
 #: Keys whose number is seconds: shown with a unit, as people would write them.
@@ -91,8 +91,9 @@ def _value(name: str, about: FieldInfo) -> str:
 
 def _limits() -> str:
     opening = (
-        "What clients may do, how long, and how often. A listener may have limits of its own, but for those that are "
-        f"counted over all listeners together: {', '.join(sorted(SERVER_WIDE))}."
+        "What clients may do, how long, and how often. A listener may have limits of its own. Counted over all "
+        f"listeners together, but for those that have one of their own: {', '.join(COUNTED_TOGETHER)}. Failed logins "
+        "are always counted over all listeners."
     )
     return _comment(opening) + "[limits]\n" + "\n".join(_limit(about) for about in dataclasses.fields(Limits))
 

@@ -9,8 +9,9 @@ limits.md; precedents: Postfix anvil(8), Dovecot's auth penalty, mox.
 
 from __future__ import annotations
 
+import copy
 import ipaddress
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,7 +22,7 @@ from mailserver import reply as replies
 from mailserver.address import MAX_ADDRESS, AddressError, fold_local, parse_address
 from mailserver.envelope import Peer
 from mailserver.interfaces import IAdmission
-from mailserver.limits import Limits
+from mailserver.limits import COUNTED_TOGETHER, Limits
 from mailserver.reply import Reply
 
 T = TypeVar("T")
@@ -126,10 +127,25 @@ class Client:
         return self.connections > 0 or self.waiting > 0 or self.pending > 0
 
 
+class _Ledger:
+    """What is remembered, of all listeners together."""
+
+    def __init__(self, remembered: int) -> None:
+        self.remembered = remembered
+        self.clients: OrderedDict[str, Client] = OrderedDict()
+        self.accounts: OrderedDict[str, Failures] = OrderedDict()
+        self.connections = 0
+        self.at_listener: Counter[str] = Counter()
+
+    def client(self, key: str) -> Client:
+        """The client of this key, new if need be."""
+        return _entry(self.clients, key, Client, self.remembered)
+
+
 @implementer(IAdmission)
 class ClientLimits:
     """
-    The door, for one listener or several.
+    The door of the whole server; `for_listener` gives that of one listener.
 
     clock: seconds.  random: 0.0 to 1.0, spreads the waits.  most_connections: the limit, or 80 % of the files that
     the process may open if that is less.
@@ -148,10 +164,22 @@ class ClientLimits:
         self.limits = limits
         self._clock = clock
         self._random = random
-        self._remembered = remembered
-        self._clients: OrderedDict[str, Client] = OrderedDict()
-        self._accounts: OrderedDict[str, Failures] = OrderedDict()
-        self._connections = 0
+        self._ledger = _Ledger(remembered)
+        self._whole = self
+        self._listener = ""
+        self._own: frozenset[str] = frozenset()
+
+    def for_listener(self, name: str, limits: Limits, base: Limits) -> ClientLimits:
+        """
+        The door of the listener `name`.  limits: its own; base: those of the server.  A limit that differs from the
+        server's is counted at this listener alone; the others are counted over all listeners that have none of their
+        own.  Failed logins are always counted over all: who is turned away on 465 shall not go on at 587.
+        """
+        own = copy.copy(self)
+        own.limits = limits
+        own._whole, own._listener = self, name  # noqa: SLF001 - our own copy
+        own._own = frozenset(key for key in COUNTED_TOGETHER if getattr(limits, key) != getattr(base, key))  # noqa: SLF001
+        return own
 
     @property
     def limits(self) -> Limits:
@@ -167,40 +195,46 @@ class ClientLimits:
 
     @property
     def connections(self) -> int:
-        """Connections that are open now."""
-        return self._connections
+        """Connections that are open now, at all listeners."""
+        return self._ledger.connections
 
     def connected(self, peer: Peer) -> Reply | None:
         """See `IAdmission`."""
-        if self._connections >= self.most_connections:
+        ledger, listener = self._ledger, self._listener
+        if ledger.connections >= self._whole.most_connections or (
+            "connections" in self._own and ledger.at_listener[listener] >= self.most_connections
+        ):
             return replies.TOO_MANY_CONNECTIONS
-        client = self._client(peer)
+        most = self._counted("connections_per_client", peer)
         if not is_local(network(peer.host)):
-            if client.new.add(self._clock(), MINUTE) > self._limits.connection_rate:
+            if self._counted("connection_rate", peer).new.add(self._clock(), MINUTE) > self._limits.connection_rate:
                 return replies.CONNECTING_TOO_FAST
-            if client.connections >= self._limits.connections_per_client:
+            if most.connections >= self._limits.connections_per_client:
                 return replies.TOO_MANY_OF_CLIENT
-        client.connections += 1
-        self._connections += 1
+        most.connections += 1
+        ledger.connections += 1
+        ledger.at_listener[listener] += 1
         return None
 
     def disconnected(self, peer: Peer) -> None:
         """See `IAdmission`.  For a connection that was never let in, nothing happens."""
-        client = self._clients.get(network(peer.host))
+        ledger = self._ledger
+        client = ledger.clients.get(self._key("connections_per_client", peer))
         if client is not None and client.connections > 0:
             client.connections -= 1
-            self._connections -= 1
+            ledger.connections -= 1
+            ledger.at_listener[self._listener] -= 1
 
     def busy(self) -> bool:
         """See `IAdmission`."""
-        return self._connections > self.most_connections * BUSY
+        return self._ledger.connections > self._whole.most_connections * BUSY
 
     def may_send(self, peer: Peer) -> Reply | None:
         """See `IAdmission`."""
         most = self._limits.messages_per_minute
         if not most or is_local(network(peer.host)):
             return None
-        sent = self._client(peer).messages.add(self._clock(), MINUTE)
+        sent = self._counted("messages_per_minute", peer).messages.add(self._clock(), MINUTE)
         return replies.SENDING_TOO_FAST if sent > most else None
 
     def may_address(self, peer: Peer) -> Reply | None:
@@ -208,7 +242,7 @@ class ClientLimits:
         most = self._limits.recipients_per_minute
         if not most or is_local(network(peer.host)):
             return None
-        addressed = self._client(peer).recipients.add(self._clock(), MINUTE)
+        addressed = self._counted("recipients_per_minute", peer).recipients.add(self._clock(), MINUTE)
         return replies.ADDRESSING_TOO_FAST if addressed > most else None
 
     def may_authenticate(self, peer: Peer) -> Reply | None:
@@ -230,7 +264,7 @@ class ClientLimits:
 
     def auth_judged(self, peer: Peer) -> None:
         """See `IAdmission`."""
-        client = self._clients.get(network(peer.host))
+        client = self._ledger.clients.get(network(peer.host))
         if client is not None and client.pending > 0:
             client.pending -= 1
 
@@ -241,24 +275,32 @@ class ClientLimits:
         client.failures_day.add(now, DAY)
         client.waiting += 1
         # The name is remembered whether it exists or not: the wait tells nothing.
-        account = _entry(self._accounts, _account_key(user), Failures, self._remembered)
+        account = _entry(self._ledger.accounts, _account_key(user), Failures, self._ledger.remembered)
         row = max(client.failures.add(now), account.add(now))
         wait = min(self._limits.auth_failure_delay * 2.0 ** min(row - 1, 30), self._limits.auth_failure_delay_most)
         return min(wait * (0.9 + 0.2 * self._random()), self._limits.auth_failure_delay_most)
 
     def auth_answered(self, peer: Peer) -> None:
         """See `IAdmission`."""
-        client = self._clients.get(network(peer.host))
+        client = self._ledger.clients.get(network(peer.host))
         if client is not None and client.waiting > 0:
             client.waiting -= 1
 
     def auth_succeeded(self, peer: Peer, user: str) -> None:
         """See `IAdmission`.  The failures of the day stay: a guesser may own one account."""
         self._client(peer).failures = Failures()
-        self._accounts.pop(_account_key(user), None)
+        self._ledger.accounts.pop(_account_key(user), None)
 
     def _client(self, peer: Peer) -> Client:
-        return _entry(self._clients, network(peer.host), Client, self._remembered)
+        return self._ledger.client(network(peer.host))
+
+    def _counted(self, limit: str, peer: Peer) -> Client:
+        """The client, as it is counted for this limit."""
+        return self._ledger.client(self._key(limit, peer))
+
+    def _key(self, limit: str, peer: Peer) -> str:
+        client = network(peer.host)
+        return f"{client} at {self._listener}" if limit in self._own else client
 
 
 def _account_key(user: str) -> str:

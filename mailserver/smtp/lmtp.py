@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailserver import reply as replies
-from mailserver.envelope import Envelope
+from mailserver.envelope import Envelope, Recipient
 from mailserver.reply import Reply
 from mailserver.smtp.events import Answer
 from mailserver.smtp.rules import ALLOWED_LMTP
@@ -39,9 +39,13 @@ class LMTPSession(SMTPSession):
             return super()._replies_to(envelope, answer, last=last)
         if isinstance(answer, tuple):
             if len(answer) == len(envelope.recipients):
-                return answer
+                return [_of(recipient, reply) for recipient, reply in zip(envelope.recipients, answer, strict=True)]
             # Whoever answered has miscounted: what became of each is not known, so each is tried again.
             return [replies.LOCAL_TROUBLE] * len(envelope.recipients)
         (reply,) = super()._replies_to(envelope, answer, last=last)
-        names = (str(recipient.address) for recipient in envelope.recipients)
-        return [Reply(reply.code, reply.enhanced, f"<{name}> {reply.text}") for name in names]
+        return [_of(recipient, reply) for recipient in envelope.recipients]
+
+
+def _of(recipient: Recipient, reply: Reply) -> Reply:
+    """The reply, with the name of whom it is for; as Postfix and Dovecot write it."""
+    return Reply(reply.code, reply.enhanced, f"<{recipient.address}> {reply.text}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from mailserver import reply as replies
 from mailserver.address import AddressError, parse_address
@@ -166,7 +167,11 @@ def _check_hold_for(keyword: str, value: str | None) -> None:
 
 
 def _check_hold_until(keyword: str, value: str | None) -> None:
-    if not _TIME.match(value or ""):
+    try:
+        real = bool(_TIME.match(value or "")) and datetime.fromisoformat(value or "")
+    except ValueError:  # the 30th of February
+        real = False
+    if not real:
         raise _bad(keyword)
 
 

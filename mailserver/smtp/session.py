@@ -59,7 +59,8 @@ class SMTPSession(LoginCommands, MailCommands):
         elif not self.allowed_by_tls and verb not in BEFORE_TLS:
             self._error(replies.STARTTLS_FIRST)
         elif self.state not in states:
-            self._error(self._out_of_sequence(verb))
+            if not self._behind_refused_mail(verb):
+                self._error(self._out_of_sequence(verb))
         else:
             self._COMMANDS[verb](self, command.argument)
 
@@ -77,7 +78,7 @@ class SMTPSession(LoginCommands, MailCommands):
             return Reply(503, "5.5.1", "Nested MAIL command")
         if verb in (b"AUTH", b"XCLIENT"):
             return Reply(503, "5.5.1", f"{verb.decode()} is not allowed in a transaction")
-        return Reply(503, "5.5.1", "Need MAIL command first")
+        return replies.NEED_MAIL
 
     def _hello_words(self) -> str:
         return "EHLO or HELO"
@@ -264,6 +265,9 @@ def xclient_peer(argument: bytes, peer: Peer) -> Peer:
         raise BadSyntax("not ASCII") from error
     if not words:
         raise BadSyntax("no attribute")
+    names = [word.partition("=")[0].upper() for word in words]
+    if len(set(names)) != len(names):
+        raise BadSyntax("an attribute is given twice")
     for word in words:
         name, equals, encoded = word.partition("=")
         value = decode_xtext(encoded)

@@ -34,6 +34,10 @@ class MailCommands(Conversation):
     _unknown_recipients = 0
     _idle_commands = 0
     _refused_recipients = False
+    #: MAIL was refused, and nothing has ended that yet: what belongs to its transaction may still come, pipelined.
+    _refused_sender = False
+    #: RCPT commands behind a refused MAIL.
+    _vain_recipients = 0
     #: BDAT: octets of a refused chunk that are still to be thrown away, and the reply that then follows.
     _swallow = 0
     _swallowed: Reply | None = None
@@ -43,7 +47,7 @@ class MailCommands(Conversation):
 
     def _give_up(self) -> None:
         super()._give_up()
-        self._refused_recipients = False
+        self._refused_recipients = self._refused_sender = False
 
     def working_extensions(self) -> frozenset[str]:
         """The extensions that work on this connection as it is now."""
@@ -63,6 +67,7 @@ class MailCommands(Conversation):
         return frozenset(EXTENSIONS) - off
 
     def _mail(self, argument: bytes) -> None:
+        self._refused_sender, self._vain_recipients = True, 0  # until it is accepted
         if self.messages >= self._limits.messages_per_connection:
             self.abort(replies.TOO_MANY_MESSAGES, "too many messages in one connection")
             return
@@ -112,13 +117,23 @@ class MailCommands(Conversation):
 
         def answered(answer: Answer) -> None:
             if (no := refused(answer)) is not None:
-                self._refuse(no)
+                self._sender_refused(no)
                 return
             self._envelope = envelope
+            self._refused_sender = False
             self.state = State.MAIL
             self._reply(answer if isinstance(answer, Reply) else replies.SENDER_OK)
 
         self._ask(events.Mail(envelope), answered)
+
+    def _sender_refused(self, reply: Reply) -> None:
+        if reply.code < 500:
+            # No error of the client's; but it moves no mail, and may not come for ever.
+            self._idle_commands += 1
+            if self._idle_commands > self._limits.idle_commands:
+                self.abort(replies.TOO_MANY_IDLE_COMMANDS, "too many commands without a message")
+                return
+        self._refuse(reply)
 
     def _rcpt(self, argument: bytes) -> None:
         envelope = self._envelope
@@ -182,13 +197,32 @@ class MailCommands(Conversation):
         elif envelope.recipients:
             self._ask(events.Data(envelope), self._data_answered)
         elif self._refused_recipients and not self.lmtp:
-            # RFC 2920 3.1: a client that pipelines may send its text behind a DATA for which no recipient stands.
-            # Were DATA refused, that text would be run as commands; so it is read, and refused at its end.
-            self._start_text()
-            self.refuse_text(replies.NO_VALID_RECIPIENTS)
+            self._take_vain_text()
         else:
             # RFC 2033 4.2: in LMTP it must be refused: there would be no recipient to reply for.
             self._error(Reply(503, "5.5.1", "Need RCPT command first"))
+
+    def _take_vain_text(self) -> None:
+        # RFC 2920 3.1: a client that pipelines may send its text behind a DATA for which no recipient stands.  Were
+        # DATA refused, that text would be run as commands; so it is read, and refused at its end.
+        self._start_text()
+        self.refuse_text(replies.NO_VALID_RECIPIENTS)
+
+    def _behind_refused_mail(self, verb: bytes) -> bool:
+        """
+        Is this a command of a transaction whose MAIL was refused?  A client that pipelines sent it before it knew, so
+        it is answered, and counts as no error as long as there are no more of them than a transaction may have.
+        """
+        if not self._refused_sender or self.state is not State.READY:
+            return False
+        if verb == b"DATA" and not self.lmtp:
+            self._take_vain_text()
+            return True
+        if verb == b"RCPT" and self._vain_recipients < self._limits.recipients:
+            self._vain_recipients += 1
+            self._reply(replies.NEED_MAIL)
+            return True
+        return False
 
     def _data_answered(self, answer: Answer) -> None:
         if (no := refused(answer)) is not None:
@@ -268,7 +302,6 @@ class MailCommands(Conversation):
             return self._swallow_chunk()
         text, envelope = self._text, self._envelope
         assert text is not None
-        assert envelope is not None
         empty_chunk = isinstance(text, ChunkReceiver) and text.left == 0
         if not self._input and not empty_chunk:
             return False
@@ -293,6 +326,7 @@ class MailCommands(Conversation):
             self._reply(Reply(250, "2.0.0", f"{self._chunk_size} octets received"))
         else:
             # The last block's trouble may still come (`refuse_text`): the end is asked for behind it.
+            assert envelope is not None
             self._ask(events.EndOfText(envelope, text.size), self._message_over)
         return True
 
@@ -313,8 +347,13 @@ class MailCommands(Conversation):
 
     def _message_over(self, answer: Answer) -> None:
         envelope, text = self._envelope, self._text
-        assert envelope is not None
         assert text is not None
+        if envelope is None:
+            # There never was a message: MAIL was refused.
+            assert text.failure is not None
+            self._give_up()
+            self._reply(text.failure)
+            return
         last = not isinstance(text, ChunkReceiver) or text.last
         given = self._replies_to(envelope, text.failure or answer, last=last)
         if text.failure is not None:

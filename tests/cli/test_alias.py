@@ -25,6 +25,17 @@ class AliasTests(AccountsCommandCase):
         self.works("alias", "remove", "@example.org")
         self.assertEqual(self.database.catch_all("example.org"), ())
 
+    def test_a_target_of_ours_that_nobody_has_is_told(self) -> None:
+        self.add_account("alice@example.org")
+        told = self.run_command(
+            "alias", "add", "info@example.org", "alice+x@example.org", "bob@example.net", "typo@example.org"
+        )
+        self.assertEqual(told.exit_code, 0)
+        self.assertEqual(
+            told.stderr,
+            "warning: typo@example.org is neither an account nor an alias yet; mail for it will be refused\n",
+        )
+
     def test_what_cannot_be_is_refused(self) -> None:
         self.add_account("alice@example.org")
         self.works("alias", "add", "a@example.org", "b@example.org")

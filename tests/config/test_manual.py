@@ -13,7 +13,7 @@ import mailserver
 from mailserver.config import load
 from mailserver.config.manual import manual
 from mailserver.config.reading import TABLES, keys_of
-from mailserver.limits import SERVER_WIDE, Limits
+from mailserver.limits import AUTH_TOGETHER, COUNTED_TOGETHER, Limits
 from tests.config.pairs import make_folder
 
 #: A row of a table whose first cell is a key: key, other cells.
@@ -75,9 +75,9 @@ class ManualTests(SynchronousTestCase):
         for about in dataclasses.fields(Limits):
             self.assertTrue(rows(text)[about.name][2].endswith("."), about.name)
 
-    def test_limits_of_the_whole_server_stand_apart(self) -> None:
+    def test_limits_that_are_counted_over_all_listeners_stand_apart(self) -> None:
         _, apart = section("[limits]").split("counted over all listeners together")
-        self.assertEqual(set(rows(apart)), set(SERVER_WIDE))
+        self.assertEqual(set(rows(apart)), {*COUNTED_TOGETHER, *AUTH_TOGETHER})
 
     def test_text_cannot_break_a_table(self) -> None:
         self.assertIn(r"mail for \<postmaster>", section("[server]"))

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver import reply as replies
 from mailserver.envelope import Peer
-from mailserver.limits import DEFAULT_LIMITS
+from mailserver.limits import COUNTED_TOGETHER, DEFAULT_LIMITS
 from mailserver.policy.clients import DAY, FORGIVEN, MINUTE, ClientLimits, is_local, network
 
 A, B = Peer("192.0.2.1", 1025), Peer("192.0.2.2", 1025)
@@ -220,9 +220,10 @@ class SendingTests(ClientsCase):
             self.clock.advance(0.01)
             self.assertEqual(self.ask(door, question, A, 4), [None, None, None, reply])
 
-    def test_the_reply_lets_the_client_try_again_later(self) -> None:
-        codes = [(reply.code, reply.enhanced) for _, _, reply in self.KINDS]
-        self.assertEqual(codes, [(451, "4.7.1"), (450, "4.7.1")])
+    def test_the_reply_ends_the_connection_and_tells_the_reason(self) -> None:
+        self.assertEqual([(reply.code, reply.enhanced) for _, _, reply in self.KINDS], [(421, "4.7.0")] * 2)
+        self.assertIn("messages", replies.SENDING_TOO_FAST.text)
+        self.assertIn("recipients", replies.ADDRESSING_TOO_FAST.text)
 
     def test_who_goes_on_asking_is_not_forgiven_by_that_nor_punished_for_ever(self) -> None:
         for limit, question, reply in self.KINDS:
@@ -251,7 +252,7 @@ class SendingTests(ClientsCase):
         for limit, question, _ in self.KINDS:
             door = self.door(**{limit: 0})
             self.assertEqual(self.ask(door, question, A, 100), [None] * 100)
-            self.assertEqual(len(door._clients), 0)
+            self.assertEqual(len(door._ledger.clients), 0)
 
     def test_the_two_are_counted_apart(self) -> None:
         door = self.door(messages_per_minute=1, recipients_per_minute=1)
@@ -263,6 +264,72 @@ class SendingTests(ClientsCase):
             self.ask(door, question, A, 3)
             door.limits = dataclasses.replace(DEFAULT_LIMITS, **{limit: 3})
             self.assertEqual(self.ask(door, question, A, 1), [reply])
+
+
+class ListenerTests(ClientsCase):
+    """Limits that a listener has of its own."""
+
+    def doors(self, **own: Any) -> tuple[ClientLimits, ClientLimits]:
+        """Of a listener with its own limits, and of one without; the server's are 3 of each."""
+        names = dict.fromkeys(COUNTED_TOGETHER, 3) | {"connection_rate": 100} | {"auth_failures_per_minute": 3}
+        whole = self.door(**names)
+        mine = dataclasses.replace(whole.limits, **own)
+        return tuple(  # type: ignore[return-value]
+            whole.for_listener(name, limits, whole.limits)
+            for name, limits in (("own", mine), ("plain", whole.limits))
+        )
+
+    def test_connections_of_a_client_below_and_above(self) -> None:
+        own, plain = self.doors(connections_per_client=1)
+        self.let_in(own, A)
+        self.assertEqual(own.connected(A), replies.TOO_MANY_OF_CLIENT)
+        self.let_in(plain, A, 2)
+        self.assertEqual(plain.connected(A), replies.TOO_MANY_CONNECTIONS)  # of all
+        own.disconnected(A)
+        self.let_in(plain, A)
+        self.assertEqual((own.connections, plain.connections), (3, 3))
+
+    def test_without_one_of_its_own_all_are_counted_together(self) -> None:
+        own, plain = self.doors(messages_per_minute=2)
+        self.let_in(own, A, 2)
+        self.let_in(plain, A)
+        self.assertEqual(plain.connected(B), replies.TOO_MANY_CONNECTIONS)
+
+    def test_connections_in_all_of_a_listener(self) -> None:
+        own, plain = self.doors(connections=1)
+        self.let_in(own, A)
+        self.assertEqual(own.connected(B), replies.TOO_MANY_CONNECTIONS)
+        self.let_in(plain, B, 2)
+        self.assertEqual(plain.connected(B), replies.TOO_MANY_CONNECTIONS)
+        own.disconnected(A)
+        self.let_in(own, B)
+        self.assertEqual(own.connected(B), replies.TOO_MANY_CONNECTIONS)
+
+    def test_rates_below_and_above(self) -> None:
+        for limit, question, reply in SendingTests.KINDS:
+            own, plain = self.doors(**{limit: 1})
+            asked = [getattr(own, question)(A) for _ in range(2)]
+            self.assertEqual(asked, [None, reply], limit)
+            asked = [getattr(plain, question)(A) for _ in range(4)]
+            self.assertEqual(asked, [None, None, None, reply], limit)
+        own, plain = self.doors(connection_rate=1)
+        self.let_in(own, A)
+        self.assertEqual(own.connected(A), replies.CONNECTING_TOO_FAST)
+        self.let_in(plain, A)
+
+    def test_failed_logins_are_counted_over_all_and_judged_by_the_listener(self) -> None:
+        own, plain = self.doors(auth_failures_per_minute=2)
+        self.fail_login(plain, A, times=2)
+        self.assertEqual(own.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
+        self.assertIsNone(plain.may_authenticate(A))
+        plain.auth_judged(A)
+        self.fail_login(own, A)
+        self.assertEqual(plain.may_authenticate(A), replies.TOO_MANY_AUTH_FAILURES)
+
+    def test_a_busy_server_is_busy_for_each(self) -> None:
+        own, plain = self.doors(connections=1)
+        self.let_in(plain, A, 3)
+        self.assertTrue(own.busy())
 
 
 class AuthTests(ClientsCase):
@@ -410,12 +477,12 @@ class MemoryTests(ClientsCase):
             door.may_authenticate(Peer(f"192.0.2.{number}"))
             door.auth_judged(Peer(f"192.0.2.{number}"))
             self.fail_login(door, Peer(f"192.0.2.{number}"), f"{number}")
-        self.assertEqual((len(door._clients), len(door._accounts)), (3, 3))
+        self.assertEqual((len(door._ledger.clients), len(door._ledger.accounts)), (3, 3))
 
     def test_a_long_name_takes_no_more_room_than_an_address(self) -> None:
         door = self.door()
         self.fail_login(door, A, "\u0390" * 100_000)
-        self.assertLess(max(map(len, door._accounts)), 1000)
+        self.assertLess(max(map(len, door._ledger.accounts)), 1000)
 
     def test_those_not_seen_for_the_longest_time_go_first(self) -> None:
         door = self.door(remembered=2, auth_failures_per_minute=1)

@@ -160,11 +160,12 @@ EXTENSION_TRANSCRIPTS = [
                 b"HOLDUNTIL=2026-11-20T17:40:00Z",
                 b"HOLDFOR=x",
                 b"HOLDUNTIL=tomorrow",
+                b"HOLDUNTIL=2026-02-30T17:40:00Z",
                 b"HOLDFOR=1 HOLDUNTIL=2026-11-20T17:40:00Z",
                 b"HOLDFOR=3601",
             )
         ),
-        "250 250 250 250 250 501 250 501 250 501 250 501 250",
+        "250 250 250 250 250 501 250 501 250 501 250 501 250 501 250",
         settings={"hold": 3600},
     ),
     Transcript("HOLDFOR where nothing is held", EHLO + b"MAIL FROM:<a@b> HOLDFOR=60\r\n", "250 555"),

@@ -114,7 +114,7 @@ class MessageTests(CountersCase):
         self.assertEqual(told["messages"]["refused"], 2)
         self.assertEqual(told["recipients"]["refused"], 1)
         # By their codes: their words hold names, and there is no end to names.
-        self.assertEqual(told["refusals"], {"451 4.7.1": 1, "452 4.3.1": 1, "550 5.1.1": 1})
+        self.assertEqual(told["refusals"], {"421 4.7.0": 1, "452 4.3.1": 1, "550 5.1.1": 1})
 
     def test_a_message_that_failed_is_counted_once(self) -> None:
         self.session.text_failed = True

@@ -169,7 +169,7 @@ class FailureTests(LogCase):
 
     def test_in_each_decision(self) -> None:
         expected = {
-            "mail": "220 250 451 503 503",
+            "mail": "220 250 451 503 354 554",
             "rcpt": "220 250 250 451 354 554",
             "data": "220 250 250 250 451",
             "write": "220 250 250 250 354 451",

@@ -24,6 +24,7 @@ class Model(RuleBasedStateMachine):
         self.conversation = Conversation(settings(limits=LIMITS)).feed([])
         self.state = State.CONNECTED
         self.asked = False  # was a recipient asked for in this transaction, and refused?
+        self.vain = False  # was MAIL refused?
         self.text = b""
         self.taken: list[bytes] = []
 
@@ -39,7 +40,7 @@ class Model(RuleBasedStateMachine):
     @rule(verb=st.sampled_from([b"EHLO", b"HELO", b"ehlo"]))
     def greet(self, verb: bytes) -> None:
         self.say(verb + b" client\r\n", "250", State.READY)
-        self.asked = False
+        self.asked = self.vain = False
 
     @precondition(lambda self: self.state is not State.TEXT)
     @rule(local=st.sampled_from([b"a", b"denied", b"later"]))
@@ -49,8 +50,9 @@ class Model(RuleBasedStateMachine):
             self.say(line, "503")
         elif local == b"a":
             self.say(line, "250", State.MAIL)
-            self.asked = False
+            self.asked = self.vain = False
         else:
+            self.vain = True
             self.say(line, {b"denied": "550", b"later": "451"}[local])
 
     @precondition(lambda self: self.state is not State.TEXT)
@@ -69,8 +71,9 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.state is not State.TEXT)
     @rule()
     def data(self) -> None:
-        if self.state is State.RCPT or (self.state is State.MAIL and self.asked):
-            self.refused = self.state is State.MAIL
+        nobody = (self.state is State.MAIL and self.asked) or (self.state is State.READY and self.vain)
+        if self.state is State.RCPT or nobody:
+            self.refused = nobody
             self.say(b"DATA\r\n", "354", State.TEXT)
             self.text = b""
         else:
@@ -90,7 +93,7 @@ class Model(RuleBasedStateMachine):
         self.say(b".\r\n", "554" if self.refused else "250", State.READY)
         if not self.refused:
             self.taken.append(self.text)
-        self.asked = False
+        self.asked = self.vain = False
 
     @precondition(lambda self: self.state is not State.TEXT)
     @rule(octets=st.sampled_from([b"", b"QUIT\r\n", b"a\r\nb"]), last=st.booleans())
@@ -109,7 +112,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         self.say(b"RSET\r\n", "250", State.READY if self.state in GREETED else None)
-        self.asked = False
+        self.asked = self.vain = False
 
     @precondition(lambda self: self.state is not State.TEXT)
     @rule(
@@ -131,8 +134,9 @@ class Model(RuleBasedStateMachine):
     def they_agree(self) -> None:
         assert self.conversation.session.state is self.state
         assert [text for _, text in self.conversation.messages] == self.taken
+        in_vain_text = self.state is State.TEXT and self.vain
         assert self.conversation.session.in_transaction == (
-            self.state in (State.MAIL, State.RCPT, State.TEXT, State.CHUNKS)
+            self.state in (State.MAIL, State.RCPT, State.TEXT, State.CHUNKS) and not in_vain_text
         )
 
 

@@ -49,6 +49,7 @@ BAD = (
     b"LOGIN=a+0",
     b"FOO=1",
     b"ADDR=192.0.2.1 FOO",
+    b"ADDR=192.0.2.1 addr=192.0.2.1",
     b"LOGIN=\xff",
 )
 

@@ -193,7 +193,10 @@ class RecipientReplyTests(ServerCase):
         each = (Reply(250, "2.0.0", "Stored"), replies.MAILBOX_FULL)
         for sent in (b"DATA\r\nhi\r\n.\r\n", chunk(b"hi\r\n", last=True)):
             line = self.lmtp(sent, commit=each)
-            self.assertEqual(self.text_of(line).split("\r\n")[-3:-1], ["250 2.0.0 Stored", "452 4.2.2 Mailbox full"])
+            self.assertEqual(
+                self.text_of(line).split("\r\n")[-3:-1],
+                ["250 2.0.0 <one@d> Stored", "452 4.2.2 <two@d> Mailbox full"],
+            )
             self.assertEqual(line.delivery.done[-1], "commit")
 
     def test_one_reply_or_a_failure_is_repeated_for_each_with_its_name(self) -> None:

@@ -157,6 +157,30 @@ TRANSCRIPTS = [
         EHLO + MAIL + b"RCPT TO:<denied@d>\r\n" + DATA + b".\r\n",
         "250 250 550 354 554",
     ),
+    Transcript(
+        "what is pipelined behind a refused MAIL is no command, RFC 2920 3.1",
+        EHLO + b"MAIL FROM:<later@b>\r\n" + RCPT * 2 + DATA + b"VRFY someuser\r\nQUIT\r\n.\r\n" + MAIL + RCPT,
+        "250 451 503 503 354 554 250 250",
+    ),
+    Transcript(
+        "recipients behind a refused MAIL are no errors, as many as a message may have",
+        EHLO + b"MAIL FROM:<denied@b>\r\n" + RCPT * 100 + b"NOOP\r\n" + RCPT * 2 + b"NOOP\r\n",
+        "250 550 " + "503 " * 100 + "250 503 421",
+        closed=True,
+        settings=limits(errors=3, recipients=100),
+    ),
+    Transcript(
+        "RSET and an accepted MAIL end what a refused MAIL has begun",
+        EHLO + b"MAIL FROM:<denied@b>\r\nRSET\r\n" + DATA + b"MAIL FROM:<denied@b>\r\n" + MAIL + DATA,
+        "250 550 250 503 550 250 503",
+    ),
+    Transcript(
+        "a MAIL that is refused for a while moves no mail, and ends as idle commands do",
+        EHLO + b"MAIL FROM:<later@b>\r\n" * 10,
+        "250 " + "451 " * 9 + "421",
+        closed=True,
+        settings=limits(idle_commands=10),
+    ),
     Transcript("DATA refused", EHLO + b"MAIL FROM:<datalater@b>\r\n" + RCPT + DATA + MAIL, "250 250 250 451 250"),
     Transcript(
         "the message refused",
