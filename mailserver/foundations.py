@@ -39,9 +39,10 @@ from mailserver.control import ControlService
 from mailserver.counters import Counters
 from mailserver.delivery.inbound import MailRealm, Rooms
 from mailserver.delivery.submission import Senders
-from mailserver.durable import Durable, make_directories
+from mailserver.durable import make_directories
+from mailserver.durable.storage import Storage, StorageError, StorageSettings, Surroundings
 from mailserver.maildir.delivery import MaildirStore
-from mailserver.maildir.names import UniqueNames, mailbox_path
+from mailserver.maildir.names import UniqueNames, mailbox_path, sizes
 from mailserver.maildir.quota import Quotas
 from mailserver.maildir.sweep import Sweep
 from mailserver.policy.clients import ClientLimits, network
@@ -132,7 +133,8 @@ class Foundations(MultiService):
         self.files = FileThreads(reactor)
         self.hashing = HashingPool(reactor)
         self.names = UniqueNames(config.server.hostname, os.getpid(), time.time)
-        self.durable = Durable(run_in_thread=self.files.run, unique_name=self.names.next)
+        self.storage = Storage(storage_settings(config), self._surroundings(reactor))
+        self.durable = self.storage.durable
         self.quotas = Quotas(run_in_thread=self.files.run, seconds=reactor.seconds)
         self.watch = CertificateWatch(
             self.certificates, reactor, config.tls.check_interval, None if config.tls.certificates else self._renew
@@ -141,8 +143,18 @@ class Foundations(MultiService):
         self.checker = AccountsChecker(self.accounts, run_in_thread=self.hashing.run, clock=reactor)
         self.counters = Counters(time.monotonic, network)
         self.control = ControlService(self.data_dir, {"stats": self.stats}, reactor)
-        for service in (self.hashing, self.durable, self.watch, self.control):
+        for service in (self.hashing, self.storage, self.watch, self.control):
             service.setServiceParent(self)
+
+    def _surroundings(self, reactor: Any) -> Surroundings:
+        return Surroundings(
+            reactor=reactor,
+            run=self.files.run,
+            unique_name=self.names.next,
+            now=time.time,
+            seconds=time.perf_counter,
+            size_of_name=lambda name: sizes(name)[0] if self.names.pid_of(name) is not None else None,
+        )
 
     def paths(self) -> list[Path]:
         """The files and directories that were made here, for the user who will work with them."""
@@ -154,11 +166,14 @@ class Foundations(MultiService):
         return {"version": __version__, "pid": os.getpid(), **self.counters.snapshot()}
 
     def startService(self) -> None:
-        """Start; then look for what a crash has left behind."""
+        """Start; then look for what a crash has left behind.  Raises StartError."""
         # twistd may have forked since: names carry the number of the process that gives them.
         self.names.pid = os.getpid()
         self.files.startService()
-        super().startService()
+        try:
+            super().startService()
+        except StorageError as error:
+            raise StartError([str(error)]) from error
         sweep = Sweep(self.mail, self.names, time.time, self.files.run)
         sweep.start().addCallbacks(_swept, lambda failure: _log.failure("sweeping failed", failure=failure))
 
@@ -194,6 +209,20 @@ def certificates_of(config: Config) -> CertificateSet:
         names = self_signed_names(config)
         pairs = [ensure_self_signed(config.server.data_dir / "tls", names, now=datetime.now(UTC))]
     return CertificateSet(pairs, minimum_version=config.tls.minimum_version)
+
+
+def storage_settings(config: Config) -> StorageSettings:
+    """How mail becomes durable."""
+    storage = config.storage
+    return StorageSettings(
+        data_dir=config.server.data_dir,
+        mail=config.server.data_dir / "mail",
+        durability=storage.durability,
+        commit=storage.commit,
+        segments=storage.journal_segments,
+        segment_size=storage.journal_segment_size,
+        body_limit=storage.journal_body_limit,
+    )
 
 
 def settings_of(config: Config, listener: Listener) -> SessionSettings:

@@ -213,7 +213,12 @@ class MailService(MultiService):
         """Listen."""
         if self._ground is None:
             self.prepare()
-        super().startService()
+        try:
+            super().startService()
+        except StartError as error:
+            if self._load is None:
+                raise
+            raise SystemExit("\n".join(f"mailserver: {line}" for line in error.lines)) from None
         for each in self._open.values():
             each.listen(self._reactor)
         if self._load is not None:

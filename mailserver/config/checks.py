@@ -43,6 +43,7 @@ def check(parts: Parts, lines: Lines) -> Iterator[Remark]:
     if parts.server.group is not None and parts.server.user is None:
         yield Remark(("server", "group"), "needs user too; add user, or take group away")
     yield from _check_addresses(parts)
+    yield from _check_storage(parts)
 
 
 def _check_tls(path: KeyPath, listener: Listener) -> Iterator[Remark]:
@@ -181,6 +182,21 @@ _PAIRS = (
     ("command_line", "line_without_end", "octets"),
     ("auth_line", "line_without_end", "octets"),
 )
+
+
+def _check_storage(parts: Parts) -> Iterator[Remark]:
+    storage = parts.storage
+    if storage.journal_body_limit > storage.journal_segment_size // 4:
+        sizes = (
+            f"{with_unit(storage.journal_body_limit, 'octets')}, {with_unit(storage.journal_segment_size, 'octets')}"
+        )
+        yield Remark(
+            ("storage", "journal_body_limit"), f"must not be above a quarter of journal_segment_size ({sizes})"
+        )
+    if storage.durability == "none":
+        yield Remark(
+            ("storage", "durability"), '"none" loses acknowledged mail by a power cut; for tests only', warning=True
+        )
 
 
 def _check_limits(path: KeyPath, limits: Limits, base: Limits) -> Iterator[Remark]:

@@ -55,6 +55,11 @@ UnixMode = Annotated[str, AfterValidator(unix_mode)]
 UnixOwner = Annotated[str, AfterValidator(unix_owner)]
 WholeLimits = Annotated[Limits, PlainValidator(instance_of_limits)]
 Quota = Annotated[int, BeforeValidator(parse_size), AfterValidator(Range(0, 2**50, "octets"))]
+Segments = Annotated[int, AfterValidator(Range(2, 1000, ""))]
+SegmentSize = Annotated[
+    int, BeforeValidator(parse_size), AfterValidator(Range(1024 * 1024, 1024 * 1024 * 1024, "octets"))
+]
+BodyLimit = Annotated[int, BeforeValidator(parse_size), AfterValidator(Range(0, 16 * 1024 * 1024, "octets"))]
 BannerDelay = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 60, "seconds"))]
 ShortTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 3600, "seconds"))]
 LongTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 86_400, "seconds"))]
@@ -155,6 +160,29 @@ class Storage(Table):
     default_quota: Quota = Field(
         default=0,
         description='The space of an account that has no quota of its own, for example "2 GiB". 0: no limit.',
+    )
+    durability: Literal["journal", "filesync", "none"] = Field(
+        default="journal",
+        description='How a message survives a power cut once it is acknowledged: "journal": many small messages by '
+        'one sync of a journal, large ones by a sync of their file; "filesync": each by a sync of its file; "none": '
+        "not at all, for tests and development.",
+    )
+    commit: Literal["auto", "aio", "thread"] = Field(
+        default="auto",
+        description='How the server waits for the disk: "aio": asynchronous I/O of the Linux kernel; "thread": a '
+        'thread; "auto": aio where the machine allows it, else a thread.',
+    )
+    journal_segments: Segments = Field(
+        default=8,
+        description="How many files a journal has at most, for each worker. They are made when they are needed.",
+    )
+    journal_segment_size: SegmentSize = Field(
+        default=32 * 1024 * 1024,
+        description="The size of each of these files.",
+    )
+    journal_body_limit: BodyLimit = Field(
+        default=256 * 1024,
+        description="Messages over this size are not written to the journal but synced as files.",
     )
 
 

@@ -138,7 +138,7 @@ def _values(about: FieldInfo) -> str:
         return ", ".join(f"`{toml(value)}`" for value in typing.get_args(kind))
     for mark in about.metadata:
         if isinstance(allowed := getattr(mark, "func", None), Range):
-            return {"octets": "size", "seconds": "time"}[allowed.unit] + f", {allowed}"
+            return {"octets": "size", "seconds": "time", "": "number"}[allowed.unit] + f", {allowed}"
     if typing.get_origin(kind) is tuple:
         return "list of texts"
     if kind is Limits:

@@ -75,10 +75,10 @@ class Submission:
         added = b""
         authors = [field for name, field in kept if name == b"from"]
         if not authors and self._envelope.sender is not None:
-            # RFC 6409 8: what is plain from the login and the envelope may be filled in.
-            authors = [b"From: <" + str(self._envelope.sender).encode() + b">\r\n"]
-            added += authors[0]
-        self._check_authors(authors)
+            # RFC 6409 8: what is plain from the login and the envelope may be added; MAIL has judged it.
+            added += b"From: <" + str(self._envelope.sender).encode() + b">\r\n"
+        else:
+            self._check_authors(authors)
         if b"date" not in names:
             added += b"Date: " + trace.date(self._now).encode() + b"\r\n"
         if b"message-id" not in names:

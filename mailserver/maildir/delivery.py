@@ -11,12 +11,14 @@ Maildir: https://cr.yp.to/proto/maildir.html; directories 0700 and files 0600, m
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.durable import Draft, Durable, NewFile
@@ -24,7 +26,9 @@ from mailserver.interfaces import IDelivery
 from mailserver.maildir.lines import LineEndings, to_crlf, to_lf
 from mailserver.maildir.names import UniqueNames, with_sizes
 from mailserver.maildir.quota import Quotas, Reservation
-from mailserver.reply import Refusal
+from mailserver.reply import LOCAL_TROUBLE, Refusal
+
+_log = Logger(namespace="mailserver.maildir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class MaildirStore:
     def deliver(self, targets: Sequence[Target], *, partial: bool = False) -> MaildirDelivery:
         """
         A delivery to these mailboxes; of several targets with the same path the first counts.  Nothing is on the disk
-        yet.  partial: a full mailbox refuses for itself only (LMTP), and `refused` tells which.
+        yet.  partial: a full or damaged mailbox refuses for itself only (LMTP), and `refused` tells which.
         Raises ValueError when there are no targets.
         """
         return MaildirDelivery(self, targets, partial=partial)
@@ -92,7 +96,8 @@ class MaildirDelivery:
     """
     See `MaildirStore.deliver` and `IDelivery`.
 
-    refused: of a partial delivery, after `prepare`: the Maildirs that get nothing, each with its refusal.
+    refused: of a partial delivery, after `prepare`: the Maildirs that get nothing, each with its refusal; after
+    `commit` those whose directories are damaged too.
     """
 
     def __init__(self, store: MaildirStore, targets: Sequence[Target], *, partial: bool = False) -> None:
@@ -110,7 +115,8 @@ class MaildirDelivery:
         self._first_header = next(iter(groups))
         self._unwritten = self._first_header
         self._lines = LineEndings(crlf=store.line_endings == "crlf")
-        self._draft: Draft = store.durable.draft(targets[0].path / "tmp", maildir_layout)
+        tmp, *others = [os.path.join(target.path, "tmp") for target in (targets if partial else targets[:1])]
+        self._draft: Draft = store.durable.draft(tmp, maildir_layout, others=others)
         self._reservations: dict[Path, Reservation] = {}
         self._prepared = False
         self._ended = False  # aborted, or handed over to the disk
@@ -148,10 +154,13 @@ class MaildirDelivery:
             raise RuntimeError("the delivery is not prepared, or over")
         self._ended = True
         try:
-            await self._store.durable.create(self._new_files())
+            failed = await self._store.durable.create(self._new_files(), partial=self._partial)
         except BaseException:
             self._release()
             raise
+        for place, error in failed.items():
+            _log.error("{path}: {error}", event="damaged", path=place, error=str(error))
+            self.leave_out(Path(place).parent.parent, Refusal(LOCAL_TROUBLE, str(error)))
         for reservation in self._reservations.values():
             reservation.keep()
 
@@ -164,7 +173,7 @@ class MaildirDelivery:
         self._release()
 
     def leave_out(self, path: Path, refusal: Refusal) -> None:
-        """After `prepare`, of a partial delivery: this Maildir gets nothing either; at least one must be left."""
+        """Of a partial delivery: this Maildir gets nothing either.  Before `commit` at least one must be left."""
         self.refused[path] = refusal
         if (reservation := self._reservations.pop(path, None)) is not None:
             reservation.release()
@@ -211,7 +220,7 @@ class MaildirDelivery:
         unique = self._store.names.next()
         for header, targets in self._groups.items():
             name = with_sizes(unique, *self._sizes(header))
-            places = tuple(target.path / "new" / name for target in targets if target.path not in self.refused)
+            places = tuple(f"{target.path}/new/{name}" for target in targets if target.path not in self.refused)
             if not places:
                 continue
             if header == self._first_header:

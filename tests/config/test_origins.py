@@ -49,6 +49,11 @@ class EffectiveTests(SynchronousTestCase):
                 Effective("storage.line_endings", "crlf", "f:3"),
                 Effective("storage.delivered_to", "single", "default"),
                 Effective("storage.default_quota", 0, "default"),
+                Effective("storage.durability", "journal", "default"),
+                Effective("storage.commit", "auto", "default"),
+                Effective("storage.journal_segments", 8, "default"),
+                Effective("storage.journal_segment_size", 32 * 2**20, "default"),
+                Effective("storage.journal_body_limit", 256 * 2**10, "default"),
             ],
         )
 

@@ -1,0 +1,305 @@
+"""
+At the start: what an earlier run has acknowledged is there, whole, and once; what it has not is not half there.
+
+In: a journal's directory, the mail root.  Out: a `Report`; the files of the Maildirs as they must be; segments that
+are free.
+A record whose file is in its Maildir under its unique name, in new/ or cur/ of any folder, with any flags, is left
+alone when the content is the same, and written again in its place when it is torn.  One whose file is nowhere is
+written again, unless `expunged` knows that a reader has deleted it.  Nothing of that is needed when only the process
+has ended: where the mount is the one that the segment names, all files are in the kernel's memory as we left them.
+Then files without a record are looked at that may have been visible when the power went: their name tells their size,
+and one that is shorter was never acknowledged: it is taken away.
+
+Failures: what cannot be written (a full disk) leaves its segment in use for the next start; damaged records are told.
+Maildir: https://cr.yp.to/proto/maildir.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from mailserver.durable import segments
+from mailserver.durable.drafts import Temporary
+from mailserver.durable.files import OPEN_DIRECTORY, Files, make_directories
+from mailserver.durable.records import Damage, Record
+from mailserver.durable.segments import Running
+
+KINDS = ("new", "cur")
+#: The lock's time is written every few seconds, and may be as old as the kernel lets unsynced octets be.
+MARGIN = 300.0
+
+_log = Logger(namespace="mailserver.durable")
+
+
+@dataclass
+class Report:
+    """
+    What was done.  segments: that were in use.  records: in them.  whole: files that were as they should be.
+    written: files that were missing or torn.  expunged: left away.  damaged: records that cannot be read.
+    foreign: files that are no segments.  removed: torn files that nobody was told about.  failed: (what, why).
+    """
+
+    segments: int = 0
+    records: int = 0
+    whole: int = 0
+    written: int = 0
+    expunged: int = 0
+    removed: int = 0
+    damaged: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where mail is.  root: the mail.  mount: its identity now.  unique_name: for temporary files.
+    expunged: path below the root -> was this message deleted by a reader?
+    size_of_name: what the name of a file tells of its octets; None for names that tell nothing.
+    """
+
+    root: Path
+    files: Files
+    unique_name: Callable[[], str]
+    mount: bytes = b""
+    expunged: Callable[[str], bool] = lambda _path: False
+    size_of_name: Callable[[str], int | None] = lambda _name: None
+
+
+def recover(directory: Path, place: Place, last: Running | None = None) -> Report:
+    """
+    Do it for one journal, whose lock the caller has.  last: what the lock tells of the run before.
+    Blocks.  Raises OSError when the journal cannot be read at all.
+    """
+    report = Report()
+    found = [segments.read(path) for path in segments.segment_paths(directory)]
+    report.foreign = [f"{each.path}: {each.trouble}" for each in found if each.header is None]
+    used = [each for each in found if each.header is not None and each.header.in_use]
+    used.sort(key=lambda each: each.header.sequence if each.header else 0)
+    report.segments = len(used)
+    headers = [each.header for each in used if each.header is not None]
+    mounts = {header.mount for header in headers} | ({last.mount} if last is not None else set())
+    if mounts - {place.mount or None}:
+        mailboxes = _Mailboxes(place, report)
+        for segment in used:
+            _restore(segment, mailboxes, report)
+        times = [header.since for header in headers] + ([last.alive - MARGIN] if last is not None else [])
+        report.removed = mailboxes.remove_torn(min(times))
+    else:
+        report.records = sum(isinstance(each, Record) for segment in used for each in segment.found)
+    if used and not report.failed:
+        _free(used, place, report)
+    for segment in found:
+        if segment.header is None:
+            _set_aside(segment, report)
+    return report
+
+
+def rewrite(path: Path, place: Place) -> None:
+    """
+    While the server runs, after a sync that failed: write every file of this segment again that is still there, and
+    sync it.  Blocks.  Raises OSError.
+    """
+    mailboxes = _Mailboxes(place, Report())
+    for record in segments.read(path).found:
+        if isinstance(record, Record):
+            for name in record.names:
+                there = mailboxes.find(os.fsdecode(name))
+                if there is not None:
+                    mailboxes.replace(there, record.content, sync=True)
+
+
+def _restore(segment: segments.Found, mailboxes: _Mailboxes, report: Report) -> None:
+    for each in segment.found:
+        if isinstance(each, Damage):
+            if not each.last:
+                report.damaged.append(f"{segment.path}: octet {each.at}: a record is damaged and cannot be read")
+            continue
+        report.records += 1
+        try:
+            mailboxes.restore(each)
+        except OSError as error:
+            report.failed.append(f"{os.fsdecode(each.names[0])}: {error}")
+
+
+def _free(used: list[segments.Found], place: Place, report: Report) -> None:
+    try:
+        root = place.files.open(place.root, OPEN_DIRECTORY)
+        try:
+            place.files.syncfs(root)
+        finally:
+            place.files.close(root)
+        for segment in used:
+            assert segment.header is not None
+            descriptor = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                segments.mark_free(descriptor, segment.header, place.files)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        report.failed.append(f"{place.root}: {error}")
+
+
+def _set_aside(segment: segments.Found, report: Report) -> None:
+    """What cannot be read is nothing that was acknowledged in it, as far as anybody can tell; a person may look."""
+    target = segment.path.with_name(f"unreadable-{segment.path.name}")
+    try:
+        if segment.path.stat().st_size == 0:
+            segment.path.unlink()  # made, and the process ended before it was written
+        else:
+            segment.path.rename(target)
+    except OSError as error:
+        report.failed.append(f"{segment.path}: {error}")
+
+
+class _Mailboxes:
+    """The Maildirs below the root, each read once, when one of its messages is asked for."""
+
+    def __init__(self, place: Place, report: Report) -> None:
+        self._place = place
+        self._files = place.files
+        self._root = os.fspath(place.root) + "/"
+        self._report = report
+        self._known: dict[str, dict[str, str]] = {}
+
+    def restore(self, record: Record) -> None:
+        """Raises OSError."""
+        source = ""
+        for raw in record.names:
+            name = os.fsdecode(raw)
+            if name.startswith("/") or ".." in name.split("/"):
+                continue  # no name of ours
+            there = self.find(name)
+            if there is None and self._place.expunged(name):
+                self._report.expunged += 1
+                continue
+            if there is not None and _holds(there, record.content):
+                self._report.whole += 1
+                source = source or there
+                continue
+            if there is not None:
+                self.replace(there, record.content)
+            else:
+                there = self._root + name
+                if not (source and self._link(source, there)):
+                    self.replace(there, record.content)
+            self._known[_maildir(there)][_unique(there)] = there
+            self._report.written += 1
+            source = source or there
+
+    def find(self, name: str) -> str | None:
+        """Where the message of this path (below the root) is now; None: nowhere."""
+        path = self._root + name
+        if os.path.lexists(path):
+            return path
+        maildir = _maildir(path)
+        if maildir not in self._known:
+            self._known[maildir] = {_unique(each): each for each in _messages(maildir)}
+        return self._known[maildir].get(_unique(path))
+
+    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
+        """Write a file whole, in place of a torn one or of none.  Raises OSError."""
+        self._known.setdefault(_maildir(path), {})
+        maildir = Path(path).parent.parent
+        if not (maildir / "tmp").is_dir() or not os.path.isdir(os.path.dirname(path)):
+            make_directories(*(maildir / each for each in ("tmp", "new", "cur")), files=self._files)
+        temporary = Temporary(os.fspath(maildir / "tmp" / self._place.unique_name()), self._files)
+        try:
+            temporary.append(content)
+            if sync:
+                self._files.fsync(temporary.descriptor)
+            temporary.rename(path)
+            temporary.close()
+        except BaseException:
+            temporary.discard()
+            raise
+
+    def _link(self, source: str, path: str) -> bool:
+        self._known.setdefault(_maildir(path), {})
+        try:
+            self._files.link(source, path)
+        except OSError:
+            return False
+        return True
+
+    def remove_torn(self, since: float) -> int:
+        """
+        Take files away that are shorter than their name says, and younger than `since`: when the power went they were
+        visible, and nobody had been told of them.  Returns how many.
+        """
+        removed = 0
+        for path in _young(self._root, since - 1.0):
+            stated = self._place.size_of_name(os.path.basename(path))
+            try:
+                if stated is not None and os.lstat(path).st_size != stated:
+                    self._files.unlink(path)
+                    removed += 1
+                    _log.warn("{path}: torn by a power cut, never acknowledged, removed", path=path, event="torn")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._report.failed.append(f"{path}: {error}")
+        return removed
+
+
+def _maildir(path: str) -> str:
+    """The Maildir that a path of a message belongs to, whose folders begin with a dot."""
+    maildir = os.path.dirname(os.path.dirname(path))
+    return os.path.dirname(maildir) if os.path.basename(maildir).startswith(".") else maildir
+
+
+def _unique(path: str) -> str:
+    """The unique name: without flags, and without sizes, which other tools may drop."""
+    return os.path.basename(path).partition(":")[0].partition(",")[0]
+
+
+def _messages(maildir: str) -> Iterator[str]:
+    for folder in (maildir, *_folders(maildir)):
+        for kind in KINDS:
+            with contextlib.suppress(OSError), os.scandir(f"{folder}/{kind}") as entries:
+                for entry in entries:
+                    yield entry.path
+
+
+def _folders(maildir: str) -> Iterator[str]:
+    with contextlib.suppress(OSError), os.scandir(maildir) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                yield entry.path
+
+
+def _holds(path: str, content: bytes) -> bool:
+    try:
+        if os.lstat(path).st_size != len(content):
+            return False
+        return Path(path).read_bytes() == content
+    except OSError:
+        return False
+
+
+def _young(root: str, since: float) -> Iterator[str]:
+    """Messages in the directories new/ and cur/ that were changed since then, by the time in their names."""
+    with contextlib.suppress(OSError):
+        for domain in os.scandir(root):
+            if not domain.is_dir(follow_symlinks=False):
+                continue
+            for mailbox in os.scandir(domain.path):
+                for kind in KINDS:
+                    directory = f"{mailbox.path}/{kind}"
+                    with contextlib.suppress(OSError):
+                        if os.stat(directory).st_mtime >= since:
+                            yield from _named_since(directory, since)
+
+
+def _named_since(directory: str, since: float) -> Iterator[str]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            digits = entry.name.partition(".")[0]
+            if digits.isascii() and digits.isdigit() and int(digits) >= since:
+                yield entry.path

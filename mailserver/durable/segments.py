@@ -1,0 +1,177 @@
+"""
+The files of a journal: made before they are needed, locked, read, marked as free.
+
+In: a directory.  Out: `Segment`s to write to; what is in those that an earlier run has left.
+A segment is full of zeros when it is made: so what is written later changes no table of the file system, and one
+fdatasync is one turn of the disk.
+All that blocks runs in a thread, or at the start.  Failures: OSError; `InUse` when another process has the journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mailserver.durable.files import OPEN_DIRECTORY, Files, make_directories
+from mailserver.durable.records import (
+    BLOCK,
+    Damage,
+    Header,
+    NoHeader,
+    Record,
+    decode_header,
+    decode_records,
+    encode_header,
+    new_mark,
+)
+
+LOCK = "lock"
+PREFIX = "segment-"
+_ZEROS = 1 << 20
+
+
+class InUse(Exception):  # noqa: N818 - it names a state
+    """Another process has this journal."""
+
+
+@dataclass(eq=False)
+class Segment:
+    """
+    A file of the journal.  offset: where the next record goes.  header: what is, or will be, on the disk.
+    fresh: its header is still to be written, before its first record.
+    """
+
+    path: Path
+    size: int
+    descriptor: int
+    header: Header
+    offset: int = BLOCK
+    fresh: bool = True
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        """Octets that still fit."""
+        return self.size - self.offset
+
+    def renew(self, header: Header) -> None:
+        """Use it again, from its start."""
+        self.header, self.offset, self.fresh = header, BLOCK, True
+
+
+@dataclass(frozen=True)
+class Found:
+    """A segment of an earlier run.  trouble: why it could not be read; "" for one with a header."""
+
+    path: Path
+    header: Header | None
+    found: tuple[Record | Damage, ...] = ()
+    trouble: str = ""
+
+
+def lock(directory: Path, files: Files) -> int:
+    """The journal is ours as long as this descriptor is open.  Raises InUse, OSError."""
+    make_directories(directory, files=files)
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InUse(f"{directory}: another process uses this journal") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a process that has a journal wrote into its lock.  mount: see `files.mount_identity`.  alive: a time."""
+
+    mount: bytes
+    alive: float
+
+
+_RUNNING = struct.Struct("<32sd")
+
+
+def last_run(descriptor: int) -> Running | None:
+    """What the process wrote that had this lock before and did not stop in good order; None when it did."""
+    octets = os.pread(descriptor, _RUNNING.size, 0)
+    if len(octets) < _RUNNING.size:
+        return None
+    mount, alive = _RUNNING.unpack(octets)
+    return Running(mount.rstrip(b"\0"), alive)
+
+
+def note_running(descriptor: int, running: Running) -> None:
+    """Note that we run.  Synced the first time only: an old time is as good, with more work.  Raises OSError."""
+    first = os.fstat(descriptor).st_size == 0
+    os.pwrite(descriptor, _RUNNING.pack(running.mount, running.alive), 0)
+    if first:
+        os.fsync(descriptor)
+
+
+def note_stopped(descriptor: int) -> None:
+    """Everything is durable, and we stop.  Raises OSError."""
+    os.ftruncate(descriptor, 0)
+    os.fsync(descriptor)
+
+
+def segment_paths(directory: Path) -> list[Path]:
+    """The files of a journal, in the order of their names."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.name.startswith(PREFIX))
+    except FileNotFoundError:
+        return []
+
+
+def read(path: Path, *, contents: bool = True) -> Found:
+    """What a segment holds.  contents: False: only its header.  Raises OSError."""
+    with path.open("rb") as stream:
+        try:
+            header = decode_header(stream.read(BLOCK))
+        except NoHeader as error:
+            return Found(path, None, trouble=str(error))
+        if not contents or not header.in_use:
+            return Found(path, header)
+        stream.seek(0)
+        return Found(path, header, tuple(decode_records(header.mark, stream.read())))
+
+
+def make(path: Path, size: int, files: Files) -> int:
+    """A new segment file full of zeros, synced.  Returns its descriptor.  Raises OSError; then it is gone again."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        for at in range(0, size, _ZEROS):
+            block = bytes(min(_ZEROS, size - at))
+            if files.write_at(descriptor, [block], at) != len(block):
+                raise OSError(f"{path}: a short write")
+        unused = Header(False, new_mark(bytes(8)), 0)
+        files.write_at(descriptor, [encode_header(unused)], 0)
+        files.fsync(descriptor)
+        directory = files.open(path.parent, OPEN_DIRECTORY)
+        try:
+            files.fsync(directory)
+        finally:
+            files.close(directory)
+    except BaseException:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+def mark_free(descriptor: int, header: Header, files: Files) -> None:
+    """All that its records hold is durable in the files themselves.  Blocks.  Raises OSError."""
+    free = Header(False, header.mark, header.sequence, header.mount, header.since)
+    files.write_at(descriptor, [encode_header(free)], 0)
+    files.fdatasync(descriptor)
+
+
+def in_use_header(sequence: int, mount: bytes, now: float) -> Header:
+    """For a new use of a segment."""
+    return Header(True, new_mark(os.urandom(8)), sequence, mount, now)
