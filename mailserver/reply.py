@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 #: RFC 5321 4.5.3.1.5: the octets of one reply line, CRLF included.
 MAX_REPLY_LINE = 512
@@ -55,6 +56,9 @@ class Reply:
         A byte that could end a line, or is no printable ASCII, becomes "?"; a line is cut to 512 octets, so that no
         text, wherever it came from, can make a second reply.
         """
+        return _encode(self, enhanced)  # nearly every reply is one of the catalogue
+
+    def _wire(self, *, enhanced: bool) -> bytes:
         code = b"%d" % self.code
         prefix = self.enhanced.encode() + b" " if enhanced and self.enhanced else b""
         lines = self.text.split("\n") if "\n" in self.text else [self.text]
@@ -64,6 +68,11 @@ class Reply:
             whole = code + between + prefix + _printable(line)
             wire.append(whole[: MAX_REPLY_LINE - 2] + b"\r\n")
         return b"".join(wire)
+
+
+@lru_cache(maxsize=512)
+def _encode(reply: Reply, enhanced: bool) -> bytes:
+    return reply._wire(enhanced=enhanced)  # noqa: SLF001 - its other half
 
 
 def _printable(line: str) -> bytes:

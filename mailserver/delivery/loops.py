@@ -25,7 +25,7 @@ class LoopCheck:
     """
 
     def __init__(self, mailboxes: Collection[Address], *, leave_out: Callable[[str], None] | None = None) -> None:
-        self._keys = frozenset(address.key for address in mailboxes)
+        self._mailboxes = mailboxes
         self._leave_out = leave_out
 
     def __call__(self, header: bytes) -> bytes:
@@ -35,7 +35,9 @@ class LoopCheck:
         hops = [field for name, field in fields(header) if name == b"delivered-to"]
         if len(hops) > MOST_DELIVERED_TO:
             raise Refusal(SEEN)
-        seen = self._keys & {key for field in hops if (key := _key_of(body_of(field))) is not None}
+        seen = {address.key for address in self._mailboxes} & {
+            key for field in hops if (key := _key_of(body_of(field))) is not None
+        }
         if seen and self._leave_out is None:
             raise Refusal(SEEN)
         for key in seen:

@@ -40,16 +40,26 @@ def received(envelope: Envelope, *, hostname: str, now: float) -> bytes:
     hostname: ours.  now: seconds since 1970.  The `for` clause stands only when there is one recipient: otherwise it
     would tell each of the others (RFC 5321 7.6).
     """
-    lines = [f"Received: from {_helo(envelope.peer)} ({_address(envelope.peer)})"]
-    tls = envelope.peer.tls
-    if tls is not None:
-        lines.append(f"\t(using {_word(tls.version)} with cipher {_word(tls.cipher)} ({tls.bits} bits))")
-    by = f"\tby {hostname} with {envelope.protocol} id {envelope.id}"
-    stamp = date(now)
+    head = b"%s\tby %s with %s id %s" % (
+        _from(envelope.peer),
+        hostname.encode(),
+        envelope.protocol.encode(),
+        envelope.id.encode(),
+    )
+    stamp = _date(int(now)).encode()
     if len(envelope.recipients) == 1:
-        head = "\r\n".join([*lines, by]).encode()
-        return head + b"\r\n\tfor <" + _safe(envelope.recipients[0].address) + b">; " + stamp.encode() + b"\r\n"
-    return ("\r\n".join([*lines, by]) + ";\r\n\t" + stamp + "\r\n").encode()
+        return b"%s\r\n\tfor <%s>; %s\r\n" % (head, _safe(envelope.recipients[0].address), stamp)
+    return b"%s;\r\n\t%s\r\n" % (head, stamp)
+
+
+@lru_cache(maxsize=256)
+def _from(peer: Peer) -> bytes:
+    """The lines that are the same for all messages of a connection."""
+    line = f"Received: from {_helo(peer)} ({_address(peer)})\r\n"
+    tls = peer.tls
+    if tls is not None:
+        line += f"\t(using {_word(tls.version)} with cipher {_word(tls.cipher)} ({tls.bits} bits))\r\n"
+    return line.encode()
 
 
 def date(now: float) -> str:

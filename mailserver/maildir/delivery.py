@@ -11,7 +11,6 @@ Maildir: https://cr.yp.to/proto/maildir.html; directories 0700 and files 0600, m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from mailserver.maildir.quota import Quotas, Reservation
 from mailserver.reply import LOCAL_TROUBLE, Refusal
 
 _log = Logger(namespace="mailserver.maildir")
+_TMP = "tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class MaildirDelivery:
         self._first_header = next(iter(groups))
         self._unwritten = self._first_header
         self._lines = LineEndings(crlf=store.line_endings == "crlf")
-        tmp, *others = [os.path.join(target.path, "tmp") for target in (targets if partial else targets[:1])]
-        self._draft: Draft = store.durable.draft(tmp, maildir_layout, others=others)
+        others = [f"{target.path}/{_TMP}" for target in targets[1:]] if partial else ()
+        self._draft: Draft = store.durable.draft(f"{targets[0].path}/{_TMP}", maildir_layout, others=others)
         self._reservations: dict[Path, Reservation] = {}
         self._prepared = False
         self._ended = False  # aborted, or handed over to the disk
@@ -188,6 +188,10 @@ class MaildirDelivery:
         return draft.write(block) if block else None
 
     async def _reserve(self) -> None:
+        if not self._store.quotas.known and not any(
+            target.quota for group in self._groups.values() for target in group
+        ):
+            return
         for header, targets in self._groups.items():
             stored, _ = self._sizes(header)
             for target in targets:

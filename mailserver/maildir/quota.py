@@ -126,6 +126,11 @@ class Quotas:
         self._seconds = seconds
         self._mailboxes: dict[Path, _Mailbox] = {}
 
+    @property
+    def known(self) -> bool:
+        """Is anything kept of any mailbox?"""
+        return bool(self._mailboxes)
+
     async def reserve(self, path: Path, size: int, limit: int) -> Reservation | None:
         """
         Room for `size` octets in the Maildir `path` that may hold `limit`; 0: no limit, and None is returned.
@@ -158,7 +163,7 @@ class Quotas:
         return mailbox
 
     def _forget(self, path: Path) -> None:
-        if (mailbox := self._mailboxes.get(path)) is not None:
+        if self._mailboxes and (mailbox := self._mailboxes.get(path)) is not None:
             mailbox.octets = None
 
     def _is_current(self, mailbox: _Mailbox) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from twisted.cred.credentials import Anonymous, UsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import Portal
-from twisted.internet.defer import ensureDeferred, succeed
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
@@ -179,6 +179,24 @@ def credentials_of(login: Credentials, mechanism: str) -> Any:
     raise UnauthorizedLogin  # a WrongProof
 
 
-def value(result: Any) -> Awaitable[Any]:
+def value(result: Any) -> Any:
     """Something to await, whether `result` is a value, a Deferred or a coroutine."""
-    return result if isinstance(result, Awaitable) else succeed(result)
+    return result if isinstance(result, Awaitable) else _There(result)
+
+
+class _There:
+    """Something to await that is there already; cheaper than a Deferred that was fired."""
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __await__(self) -> _There:
+        return self
+
+    def __iter__(self) -> _There:
+        return self
+
+    def __next__(self) -> None:
+        raise StopIteration(self._result)

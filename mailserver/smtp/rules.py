@@ -129,6 +129,30 @@ class SessionSettings:
     banner_delay: float = 0.0
     vrfy: bool = False
     hold: int = 0
+    _working: dict[bool, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def working(self, *, tls: bool) -> frozenset[str]:
+        """The extensions that work with or without TLS."""
+        known = self._working.get(tls)
+        if known is None:
+            known = self._working[tls] = self._find_working(tls=tls)
+        return known
+
+    def _find_working(self, *, tls: bool) -> frozenset[str]:
+        off = set(self.off)
+        if not tls:
+            off.add("REQUIRETLS")  # RFC 8689 2: announced only under TLS
+        if tls or not self.starttls:
+            off.add("STARTTLS")
+        if not self.mechanisms:
+            off.add("AUTH")
+        if not self.hold:
+            off.add("FUTURERELEASE")
+        if not self.xclient:
+            off.add("XCLIENT")
+        if "CHUNKING" in off:
+            off.add("BINARYMIME")  # RFC 3030 3: it can be sent with BDAT only
+        return frozenset(EXTENSIONS) - off
 
     def offers(self, extension: str) -> bool:
         """Is this extension switched on?"""

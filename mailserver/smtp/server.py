@@ -16,6 +16,7 @@ import base64
 import dataclasses
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from types import CoroutineType
 from typing import Any, ClassVar, cast
 
 from twisted.cred.portal import Portal
@@ -50,6 +51,7 @@ from mailserver.smtp.rules import SessionSettings, State
 from mailserver.smtp.session import SMTPSession
 from mailserver.smtp.stock import mechanisms_of, reply_of
 from mailserver.smtp.stock_import import stock
+from mailserver.smtp.timers import TimedServer
 from mailserver.sockets import local_of, peer_of
 from mailserver.tls import channel_bindings, tls_info
 
@@ -88,7 +90,7 @@ class _Output:
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
-class ESMTPServer(AvatarServer):
+class ESMTPServer(TimedServer):
     """One connection.  See the module; the laws of the conversation are in `smtp/session`."""
 
     noisy = False
@@ -106,17 +108,10 @@ class ESMTPServer(AvatarServer):
         self._turn: IDelayedCall | None = None
         self._reading = True
         self._input_over = False
-        self._peer_reads = True
         self._let_in = False
-        self._handshaking = False
         self._producing = False
         self._committing = False
         self._turned_away: Reply | None = None
-        self._text_started = self._text_waited = 0.0
-        self._text_timed = False
-        self._timed_for = ""
-        self._spoke = False
-        self._command_since = 0.0
 
     # -- what the transport calls ----------------------------------------------------------------------------------
 
@@ -209,7 +204,7 @@ class ESMTPServer(AvatarServer):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The connection is over, however it came to that."""
         self._lost = True
-        self.setTimeout(None)
+        self._forget_time()
         in_handshake, self._handshaking = self._handshaking, False
         self.session.abort(None, "TLS handshake failed" if in_handshake else "connection lost")
         self._drop_delivery()
@@ -237,12 +232,18 @@ class ESMTPServer(AvatarServer):
             return
         self._busy = True
         asked = 0
-        while self._peer_reads and (event := self.session.next_event()) is not None:
-            waiting = self._ask(event)
-            if waiting is not None:
+        next_event = self.session.next_event
+        while self._peer_reads and (event := next_event()) is not None:
+            try:
+                result = self._DO[type(event)](self, event)
+            except Exception:  # noqa: BLE001 - told to the peer as 451, and logged, by _answer
+                result = Failure()
+            waiting = None if result is None else _to_wait_for(result)
+            if waiting is not None and (result := _already_there(waiting)) is waiting:
                 self._flush()
                 self._wait_for(waiting, event)
                 return
+            self._answer(event, result)
             asked += 1
             if asked == EVENTS_PER_TURN:
                 # A peer that pipelines a thousand commands must not make all others wait for them.
@@ -264,27 +265,6 @@ class ESMTPServer(AvatarServer):
         self._busy = False
         self._pump()
 
-    def _ask(self, event: events.Event) -> Deferred[Any] | None:
-        """Do what the event asks for; the Deferred to wait for, or None when it is done and answered."""
-        try:
-            result = self._DO[type(event)](self, event)
-        except Exception:  # noqa: BLE001 - told to the peer as 451, and logged, by _answer
-            self._answer(event, Failure())
-            return None
-        if isinstance(result, Deferred):
-            waiting = result
-        elif isinstance(result, Awaitable):
-            waiting = ensureDeferred(result)  # type: ignore[arg-type]
-        else:
-            self._answer(event, result)
-            return None
-        if waiting.called and not waiting.paused and not isinstance(waiting.result, Deferred):
-            outcome: list[Any] = []
-            waiting.addBoth(outcome.append)
-            self._answer(event, outcome[0])
-            return None
-        return waiting
-
     def _wait_for(self, waiting: Deferred[Any], event: events.Event) -> None:
         self._decision = waiting
         asked = self._clock().seconds()
@@ -305,31 +285,36 @@ class ESMTPServer(AvatarServer):
 
     def _answer(self, event: events.Event, result: Any) -> None:
         """Give the result of a question back to the session; for a notice look only whether it failed."""
+        kind = type(event)
+        if result is None and kind is events.Text:
+            return  # taken
         reply = None
-        if not isinstance(result, Failure) and not _makes_sense(event, result):
-            result = Failure(TypeError(f"{type(result).__name__} is no answer to {type(event).__name__}"))
         if isinstance(result, Failure):
             reply = self._trouble(event, result)
-        if self._lost or self.session.state is State.CLOSED:
-            if isinstance(event, events.Data) and IDelivery.providedBy(result):
+        elif not _makes_sense(event, result):
+            failure = Failure(TypeError(f"{type(result).__name__} is no answer to {kind.__name__}"))
+            reply = self._trouble(event, failure)
+        session = self.session
+        if self._lost or session.state is State.CLOSED:
+            if kind is events.Data and reply is None:
                 result.abort()
             elif isinstance(event, events.EndOfText) and reply is None:
                 # Nobody is left to hear the 250, but the message is there.
                 self._record.answered(event, result)
             return
-        if isinstance(event, events.Text):
+        if kind is events.Text:
             if reply is not None:
                 self._drop_delivery()
-                self.session.refuse_text(reply)
+                session.refuse_text(reply)
         elif isinstance(event, events.Question):
-            if isinstance(event, events.Data) and reply is None:
+            if kind is events.Data and reply is None:
                 self._delivery, result = result, None
                 self._time_text()
-            answer = reply if reply is not None else result
-            if isinstance(event, events.EndOfText):
+            elif kind is events.EndOfText:
                 self._text_timed = False  # the next text has a time of its own
+            answer = reply if reply is not None else result
             self._record.answered(event, answer)
-            self.session.answer(answer)
+            session.answer(answer)
 
     def _trouble(self, event: events.Event, failure: Failure) -> Reply:
         """The reply for a failed decision; its cause goes to the log, never to the peer."""
@@ -375,9 +360,12 @@ class ESMTPServer(AvatarServer):
     def _hello(self, _event: events.Hello) -> None:
         return None
 
-    async def _mail(self, event: events.Mail) -> Reply | None:
+    def _mail(self, event: events.Mail) -> Any:
         if self.admission is not None and (no := self.admission.may_send(self.session.peer)) is not None:
             return no
+        return self._first_mail(event) if self._avatar is None else self._avatar.mail(event.envelope)
+
+    async def _first_mail(self, event: events.Mail) -> Reply | None:
         avatar = await self._own_avatar()
         return cast("Reply | None", await value(avatar.mail(event.envelope)))
 
@@ -494,10 +482,6 @@ class ESMTPServer(AvatarServer):
         self._close(events.Close("shutting down"))
         self._arm()  # a peer that does not close its side is not waited for
 
-    def callLater(self, period: float, func: Callable[[], None]) -> Any:
-        """For `TimeoutMixin`: our clock, not the reactor's."""
-        return self._clock().callLater(period, func)
-
     def _clock(self) -> IReactorTime:
         if self.clock is None:
             from twisted.internet import reactor  # only when nobody gave one (a stock factory)
@@ -532,55 +516,6 @@ class ESMTPServer(AvatarServer):
         if self._delivery is not None and not self._committing:
             delivery, self._delivery = self._delivery, None
             delivery.abort()
-
-    def _arm(self) -> None:
-        """Set the one timer for what is being waited for now."""
-        if self._lost:
-            return
-        limits, now = self._limits, self._clock().seconds()
-        if not self.session.in_message:
-            self._text_timed = False
-        elif not self._text_timed:
-            self._time_text()  # nobody was asked for a place: the text is thrown away
-        if self.session.state is State.CLOSED:
-            wait, what = (limits.closing_timeout if self._peer_reads else limits.unread_timeout), "closing"
-        elif not self._peer_reads:
-            wait, what = limits.unread_timeout, "replies not read"
-        elif self._handshaking:
-            wait, what = limits.tls_handshake_timeout, "TLS handshake"
-        elif self.session.in_text:
-            wait, what = limits.text_timeout, "message text"
-            if self._too_slow(now):
-                self.session.abort(replies.TOO_SLOW, "message too slow")
-                self._pump()
-                return
-        else:
-            busy = self.admission is not None and self.admission.busy()
-            if self._spoke or self._timed_for not in ("command", "connection time"):
-                self._command_since = now
-            # Single octets of a command that never ends are no progress: the time is for the whole of it.
-            wait, what = (limits.busy_command_timeout if busy else limits.command_timeout), "command"
-            wait = max(self._command_since + wait - now, 0.0)
-            left = self._started + limits.connection_time - now
-            if self.session.in_transaction:
-                left += limits.command_timeout  # one that has begun may still come to its text
-            if left < wait:
-                wait, what = max(left, 0.0), "connection time"
-        self._timed_for, self._spoke = what, False
-        self.setTimeout(wait)
-
-    def _time_text(self) -> None:
-        """From now on the octets of a text are measured against the clock."""
-        self._text_timed = True
-        self._text_started, self._text_waited = self._clock().seconds(), 0.0
-
-    def _too_slow(self, now: float) -> bool:
-        took = now - self._text_started - self._text_waited
-        return (
-            took > self._limits.text_grace
-            and self._limits.text_rate > 0
-            and self.session.text_octets < self._limits.text_rate * took
-        )
 
     #: event -> what is done about it; its result answers a question.
     _DO: ClassVar[Mapping[type, Callable[[ESMTPServer, Any], Any]]] = {
@@ -656,17 +591,42 @@ class ESMTPServerFactory(stock.SMTPFactory):
         return self._xclient is not None and self._xclient(peer)
 
 
+def _to_wait_for(result: Any) -> Deferred[Any] | None:
+    """The Deferred that brings the result; None when it is there."""
+    kind = type(result)
+    if kind is Reply or kind is Failure or kind is tuple:
+        return None
+    if isinstance(result, Deferred):
+        return result
+    if kind is CoroutineType or isinstance(result, Awaitable):
+        return ensureDeferred(result)
+    return None
+
+
+def _already_there(waiting: Deferred[Any]) -> Any:
+    """The result of a Deferred that has it already; else the Deferred."""
+    if not waiting.called or waiting.paused or isinstance(waiting.result, Deferred):
+        return waiting
+    outcome: list[Any] = []
+    waiting.addBoth(outcome.append)
+    return outcome[0]
+
+
 def _makes_sense(event: events.Event, result: Any) -> bool:
     """Is this an answer to that question?  What an app gives is not taken for a yes because it is no Reply."""
-    if isinstance(event, events.Data):
+    kind = type(event)
+    if kind is events.Data:
         return bool(IDelivery.providedBy(result))
-    if isinstance(event, events.EndOfText) and isinstance(result, tuple):
-        return bool(result) and all(isinstance(each, Reply) for each in result)
-    if isinstance(event, events.Verify):
+    if kind is events.Verify:
         return isinstance(result, Reply)
-    if isinstance(event, (events.Mail, events.Rcpt, events.EndOfText)):
+    if kind is events.EndOfText and isinstance(result, tuple):
+        return bool(result) and all(isinstance(each, Reply) for each in result)
+    if kind in _YES_OR_REPLY:
         return result is None or isinstance(result, Reply)
     return True
+
+
+_YES_OR_REPLY = frozenset({events.Mail, events.Rcpt, events.EndOfText})
 
 
 def session_settings(

@@ -8,7 +8,6 @@ RFC 5321 3.3 and 4.1.1 (transactions), 2920 (PIPELINING), 3030 (CHUNKING, BINARY
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ from mailserver.smtp.conversation import Conversation, refused
 from mailserver.smtp.data import ChunkReceiver, Receiver, TextReceiver
 from mailserver.smtp.events import Answer
 from mailserver.smtp.parameters import Unacceptable, mail_parameters, rcpt_parameters
-from mailserver.smtp.rules import EXTENSIONS, State
+from mailserver.smtp.rules import State
 from mailserver.smtp.syntax import BadSyntax, parse_path
 
 #: RFC 3030 2: chunk-size and end-marker.
@@ -51,20 +50,7 @@ class MailCommands(Conversation):
 
     def working_extensions(self) -> frozenset[str]:
         """The extensions that work on this connection as it is now."""
-        off = set(self.settings.off)
-        if self.peer.tls is None:
-            off.add("REQUIRETLS")  # RFC 8689 2: announced only under TLS
-        if self.peer.tls is not None or not self.settings.starttls:
-            off.add("STARTTLS")
-        if not self.settings.mechanisms:
-            off.add("AUTH")
-        if not self.settings.hold:
-            off.add("FUTURERELEASE")
-        if not self.settings.xclient:
-            off.add("XCLIENT")
-        if "CHUNKING" in off:
-            off.add("BINARYMIME")  # RFC 3030 3: it can be sent with BDAT only
-        return frozenset(EXTENSIONS) - off
+        return self.settings.working(tls=self.peer.tls is not None)
 
     def _mail(self, argument: bytes) -> None:
         self._refused_sender, self._vain_recipients = True, 0  # until it is accepted
@@ -167,7 +153,7 @@ class MailCommands(Conversation):
             if (no := refused(answer)) is not None:
                 self._recipient_refused(no)
                 return
-            self._envelope = dataclasses.replace(envelope, recipients=(*envelope.recipients, recipient))
+            self._envelope = envelope.with_recipient(recipient)
             self._refused_recipients = False
             self.state = State.RCPT
             self._reply(answer if isinstance(answer, Reply) else replies.RECIPIENT_OK)
