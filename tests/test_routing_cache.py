@@ -182,6 +182,10 @@ class CacheTests(SynchronousTestCase):
         self.assertEqual(self.asked(*foreign[:2], times=2, router=router), 2)
         self.assertEqual(self.asked(foreign[2], foreign[1], foreign[0], router=router), 2)
 
+    def test_with_room_for_none_nothing_is_kept(self) -> None:
+        router = self.cache(known=0, refused=0)
+        self.assertEqual(self.asked("joe@example.org", "nobody@example.org", times=2, router=router), 4)
+
     def test_guessing_names_pushes_out_nobody(self) -> None:
         router = self.cache(known=2, refused=3)
         known = ("joe@example.org", "ann@example.org")
