@@ -50,6 +50,7 @@ from mailserver.policy.space import FreeSpace
 from mailserver.privileges import Owner, give
 from mailserver.proxy import ProxyFactory
 from mailserver.routing import DEVELOPMENT_INBOX, DevelopmentRouter, LocalDomain, Router
+from mailserver.routing_cache import cached
 from mailserver.selfsigned import ensure_self_signed, renew_if_needed
 from mailserver.smtp.rules import SessionSettings
 from mailserver.smtp.server import ESMTPServerFactory
@@ -262,6 +263,8 @@ def rooms_of(config: Config, ground: Foundations) -> Rooms:
         }
         postmaster = parse_address(config.server.postmaster) if config.server.postmaster else None
         router = Router(domains, ground.accounts, lambda address: mailbox_path(ground.mail, address), postmaster)
+        # What it keeps depends on this configuration too, and goes with it.
+        router = cached(router, ground.accounts)
         separators = {name: domain.separator for name, domain in domains.items()}
         senders = Senders(ground.accounts, lambda domain: separators.get(domain, LocalDomain(domain).separator))
     largest = max((listener.limits.message_size for listener in config.listeners), default=0)

@@ -116,6 +116,17 @@ class IDirectory(Interface):
         """
 
 
+class IVersionedDirectory(IDirectory):
+    """A directory that can tell whether anything has changed: its answers may be kept.  Those of others never are."""
+
+    def version() -> object | None:
+        """
+        Equal to what it was before only if every answer is still the same, whoever may have changed what: accounts,
+        quotas, aliases, domains.  None: that cannot be told now.  It is asked for each recipient, so it takes a few
+        microseconds at most.
+        """
+
+
 class AccountEntry(Interface):
     """What a directory tells about an account."""
 

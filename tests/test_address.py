@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver import address as address_module
 from mailserver.address import Address, AddressError, fold_local, normal_domain, parse_address, quote_local
 
 #: what it is, text, local part, normal domain
@@ -170,6 +172,29 @@ class GrammarTests(SynchronousTestCase):
         self.assertEqual(parse_address(str(address)), address)
         self.assertEqual(parse_address(str(address)).key, address.key)
         self.assertLessEqual(len(str(address).encode()), 254)
+
+    @given(
+        st.from_regex(r"[a-z.+@_\-]{0,66}@[A-Za-z0-9._\-]{0,260}\Z").map(lambda text: text[:300]),
+        st.booleans(),
+    )
+    @example("a" * 64 + "@" + "b" * 63 + ".org", True)
+    @example("a" * 65 + "@example.org", True)
+    @example("a@" + "b." * 126, False)
+    @settings(deadline=None)
+    def test_the_short_way_for_plain_addresses_gives_what_the_long_way_gives(self, text: str, utf8: bool) -> None:
+        def outcome() -> object:
+            try:
+                found = parse_address(text, utf8=utf8)
+            except AddressError as error:
+                return str(error)
+            return found, found.domain
+
+        short = outcome()
+        patch = self.patch(address_module, "_PLAIN", re.compile(r"(?!)"))
+        try:
+            self.assertEqual(outcome(), short)
+        finally:
+            patch.restore()
 
     @given(st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=16))
     @example("a\u0300")

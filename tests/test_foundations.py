@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.address import parse_address
+from mailserver.address import Address, parse_address
 from mailserver.config import Config, development, load
 from mailserver.foundations import (
     Foundations,
@@ -21,6 +21,7 @@ from mailserver.foundations import (
 from mailserver.proxy import ProxyFactory
 from mailserver.reply import RELAYING_DENIED, Refusal
 from mailserver.routing import DevelopmentRouter, Local
+from mailserver.routing_cache import CachedRouter
 from mailserver.smtp.server import ESMTPServerFactory
 
 SMTP = 'address = "127.0.0.1:0"\nprotocol = "smtp"\nname = "in"'
@@ -83,6 +84,20 @@ class RoomsTests(FoundationsCase):
         with self.assertRaises(Refusal) as caught:
             rooms.router.route(parse_address("b@example.com"), may_relay=False)
         self.assertEqual(caught.exception.reply, RELAYING_DENIED)
+
+    def test_a_new_configuration_knows_nothing_of_what_was_routed_before(self) -> None:
+        ground = self.ground(config := self.configure(SMTP))
+        ground.accounts.add_account(parse_address("b@example.org"), ())
+        joe = parse_address("b@example.org")
+        first, second = rooms_of(config, ground).router, rooms_of(config, ground).router
+        asked: list[Address] = []
+        for router in (first, second):
+            self.assertIsInstance(router, CachedRouter)
+            inner = router._router._mailbox_path
+            self.patch(router._router, "_mailbox_path", lambda name, inner=inner: asked.append(name) or inner(name))
+            for _ in range(3):
+                router.route(joe, may_relay=False)
+        self.assertEqual(asked, [joe, joe])
 
     def test_development_takes_everything_and_checks_no_sender(self) -> None:
         ground = self.ground(config := development((self.dir / "dev").absolute()))

@@ -15,12 +15,21 @@ from mailserver.accounts.database import Account, AccountsDatabase
 from mailserver.address import Address
 from mailserver.delivery.inbound import MailAvatar, Rooms
 from mailserver.delivery.transaction import Transaction
-from mailserver.interfaces import AccountEntry, IAdmission, IDelivery, IDirectory, IMailAvatar, IRouter
+from mailserver.interfaces import (
+    AccountEntry,
+    IAdmission,
+    IDelivery,
+    IDirectory,
+    IMailAvatar,
+    IRouter,
+    IVersionedDirectory,
+)
 from mailserver.limits import DEFAULT_LIMITS
 from mailserver.maildir.delivery import MaildirDelivery
 from mailserver.policy.clients import ClientLimits
 from mailserver.reply import OK
 from mailserver.routing import DevelopmentRouter, Router
+from mailserver.routing_cache import CachedRouter
 
 OURS = {
     name: value
@@ -35,9 +44,11 @@ class InterfacesTests(SynchronousTestCase):
             (IDelivery, Transaction),
             (IDelivery, MaildirDelivery),
             (IDirectory, AccountsDatabase),
+            (IVersionedDirectory, AccountsDatabase),
             (IAdmission, ClientLimits),
             (IRouter, Router),
             (IRouter, DevelopmentRouter),
+            (IRouter, CachedRouter),
         ]:
             self.assertTrue(verifyClass(interface, kind), kind)
 
@@ -48,7 +59,7 @@ class InterfacesTests(SynchronousTestCase):
             (IAdmission, ClientLimits(DEFAULT_LIMITS, lambda: 0.0, lambda: 0.5)),
             (IMailAvatar, MailAvatar(rooms, "", submission=False)),
             (IDelivery, Transaction([], OK)),
-            (IDirectory, AccountsDatabase(Path(self.mktemp()))),
+            (IVersionedDirectory, AccountsDatabase(Path(self.mktemp()))),
         ]:
             self.assertTrue(verifyObject(interface, thing), thing)
 

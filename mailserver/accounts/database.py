@@ -3,7 +3,8 @@ Accounts, aliases and domains in one SQLite file: the `IDirectory` of the server
 
 In: addresses.  Out: `Account`, target addresses, stored password hashes, who may send as whom.
 Failures: `AccountsError` for what may not be (told to the administrator); sqlite3.Error for trouble with the file.
-Each read is a statement of its own on the file, so what another process has written is seen at once.
+Each read is a statement of its own on the file, so what another process has written is seen at once.  Who keeps
+answers asks `version` whether they still hold: it changes with each write, by whatever process.
 
 Threads: an object belongs to one thread (the reactor's, or the command's); SQLite refuses the others.  Its
 connection is opened at the first use and is not carried over a fork: SQLite's locks would not be.
@@ -12,6 +13,7 @@ connection is opened at the first use and is not carried over a fork: SQLite's l
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import time
@@ -21,12 +23,15 @@ from pathlib import Path
 
 from zope.interface import implementer
 
+from mailserver.accounts.generation import SUFFIX, Generation
 from mailserver.accounts.schema import AccountsError, connect, prepare_database
 from mailserver.address import Address
-from mailserver.interfaces import AccountEntry, IDirectory
+from mailserver.interfaces import AccountEntry, IVersionedDirectory
 
 #: The file's name in the data directory.
 FILE_NAME = "accounts.sqlite3"
+#: So often SQLite is asked for writes by those who know nothing of our generation file (`sqlite3`, say), in seconds.
+LOOK_SECONDS = 1.0
 _MOST_QUOTA = 2**63 - 1
 
 _ACCOUNT = "SELECT local, domain, quota, enabled, created FROM accounts"
@@ -58,32 +63,69 @@ class Alias:
     targets: tuple[Address, ...]
 
 
-@implementer(IDirectory)
+@implementer(IVersionedDirectory)
 class AccountsDatabase:
     """
     path: the file; its directory must exist.  create: make the file when it is missing.
     default_quota: octets for accounts without a quota of their own; may be set anew at any time.
-    now: gives seconds since the epoch.
+    now: gives seconds since the epoch.  seconds: a clock that is never set.
 
     Raises AccountsError when the file cannot be used.
     """
 
     def __init__(
-        self, path: Path, *, create: bool = True, default_quota: int = 0, now: Callable[[], float] = time.time
+        self,
+        path: Path,
+        *,
+        create: bool = True,
+        default_quota: int = 0,
+        now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
-        self.default_quota = default_quota
+        self._default_quota = default_quota
         self._now = now
+        self._seconds = seconds
+        self._generation = Generation(path.with_name(path.name + SUFFIX))
+        #: What `version` gives, and what it was last compared with.
+        self._version = 0
+        self._token: bytes | None = None
+        self._looked = -math.inf
+        self._data_version: tuple[sqlite3.Connection, int] | None = None
+        self._writing = False
         #: process id -> its connection; one of another process (before a fork) is kept, never used or closed.
         self._connections: dict[int, sqlite3.Connection] = {}
         prepare_database(path, create=create)
 
     def close(self) -> None:
-        """Close the file; the next use opens it again."""
+        """Close the files; the next use opens them again."""
+        self._generation.close()
+        self._looked = -math.inf
         if (connection := self._connections.pop(os.getpid(), None)) is not None:
             connection.close()
 
+    @property
+    def default_quota(self) -> int:
+        """Octets for accounts without a quota of their own."""
+        return self._default_quota
+
+    @default_quota.setter
+    def default_quota(self, octets: int) -> None:
+        self._default_quota = octets
+        self._version += 1
+
     # -- IDirectory --------------------------------------------------------------------------------------------
+
+    def version(self) -> int | None:
+        """
+        See `IVersionedDirectory`.  It changes as soon as a write by this software, in whatever process, has returned;
+        within a second after a write by others.  Raises sqlite3.Error.
+        """
+        token, now = self._generation.read(), self._seconds()
+        if token != self._token or not 0 <= now - self._looked < LOOK_SECONDS:
+            self._look(token, now)
+        # What this object itself is about to write may yet come to nothing.
+        return None if token is None or self._writing else self._version
 
     def account(self, address: Address) -> Account | None:
         """The account of exactly this address (compared by key), or None.  Disabled accounts are found."""
@@ -307,6 +349,17 @@ class AccountsDatabase:
             connection = self._connections[os.getpid()] = connect(self.path)
         return connection
 
+    def _look(self, token: bytes | None, now: float) -> None:
+        """Count a change when the file of the generation, or SQLite, tells of one."""
+        self._generation.look()
+        connection = self._open()
+        # Another number after each commit by another connection (sqlite.org/pragma.html); a number of its own for
+        # each connection.
+        (number,) = connection.execute("PRAGMA data_version").fetchone()
+        if token != self._token or self._data_version != (connection, number):
+            self._version += 1
+        self._token, self._data_version, self._looked = token, (connection, number), now
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Writes that happen together or not at all; what they read does not change meanwhile."""
@@ -315,12 +368,18 @@ class AccountsDatabase:
             yield connection
             return
         connection.execute("BEGIN IMMEDIATE")
+        self._writing = True
         try:
             yield connection
             connection.execute("COMMIT")
         except BaseException:
             _roll_back(connection)
             raise
+        finally:
+            self._writing = False
+            # Behind the commit: who reads the new generation must find the new data.
+            self._version += 1
+            self._generation.change()
 
     def _account(self, row: tuple[str, str, int | None, int, int]) -> Account:
         local, domain, quota, enabled, created = row

@@ -91,7 +91,7 @@ def prepare_database(path: Path, *, create: bool) -> None:
     """
     try:
         if create:
-            _create_file(path)
+            create_file(path)
         _check_file(path)
         connection = connect(path)
     except FileNotFoundError:
@@ -125,7 +125,8 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _create_file(path: Path) -> None:
+def create_file(path: Path) -> None:
+    """Make an empty file of mode 0600 when there is none; what root makes belongs to the directory's owner."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:

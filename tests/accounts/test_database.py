@@ -304,6 +304,100 @@ class SecretTests(DatabaseTestCase):
         self.assertRaises(KeyError, self.database.secret, "none")
 
 
+class VersionTests(DatabaseTestCase):
+    """See also tests/test_routing_cache.py: what is kept by the version is never stale."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.open()
+        self.seconds = 100.0
+        self.patch(self.database, "_seconds", lambda: self.seconds)
+        self.before = self.database.version()
+
+    def changed(self) -> bool:
+        before, self.before = self.before, self.database.version()
+        return self.before != before
+
+    def raw(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_it_stays_while_nothing_is_written(self) -> None:
+        self.other.account(ALICE)
+        for seconds in (0, 0.5, 1, 100, -50):
+            self.seconds += seconds
+            self.assertFalse(self.changed(), seconds)
+            self.assertIsNotNone(self.before)
+
+    def test_every_write_changes_it_at_once_for_all(self) -> None:
+        for write in (
+            lambda database: database.add_account(ALICE, ("{A}a",)),
+            lambda database: database.set_passwords(ALICE, ()),
+            lambda database: database.set_quota(ALICE, 5),
+            lambda database: database.set_enabled(ALICE, enabled=False),
+            lambda database: database.change_senders(ALICE, add=(BOB,)),
+            lambda database: database.add_alias(BOB, (ALICE,)),
+            lambda database: database.remove_alias(BOB),
+            lambda database: database.add_domain("example.com"),
+            lambda database: database.remove_domain("example.com"),
+            lambda database: database.remove_account(ALICE),
+        ):
+            with self.assertRaises(AccountsError), self.other.together():
+                write(self.other)
+                raise AccountsError("not so")
+            self.changed()
+            write(self.other)
+            self.assertTrue(self.changed())
+            self.assertFalse(self.changed())
+        self.database.add_account(CAROL, ())
+        self.assertTrue(self.changed())
+
+    def test_the_default_quota_changes_it_too(self) -> None:
+        self.database.default_quota = 5
+        self.assertTrue(self.changed())
+
+    def test_writes_together_change_it_when_they_are_done(self) -> None:
+        with self.other.together():
+            self.other.add_account(ALICE, ())
+            self.assertFalse(self.changed())
+        self.assertTrue(self.changed())
+
+    def test_there_is_none_amid_writes_of_its_own(self) -> None:
+        with self.database.together():
+            self.database.add_account(ALICE, ())
+            self.assertIsNone(self.database.version())
+        self.assertIsNotNone(self.database.version())
+
+    def test_there_is_none_when_others_could_not_tell_of_their_writes(self) -> None:
+        self.database.close()
+        generation = self.path.with_name(self.path.name + "-generation")
+        generation.unlink()
+        generation.mkdir()
+        self.assertIsNone(self.database.version())
+        generation.rmdir()
+        self.assertIsNotNone(self.database.version())
+
+    def test_writes_by_other_programs_change_it_within_a_second(self) -> None:
+        for step in (database_module.LOOK_SECONDS, -1.0):  # a clock that goes back is no clock to wait for
+            self.raw().execute("INSERT INTO domains VALUES (?, 0)", (f"{step}.example.org",))
+            self.seconds += step
+            self.assertTrue(self.changed())
+
+    def test_what_was_closed_may_have_changed(self) -> None:
+        self.database.close()
+        self.raw().execute("INSERT INTO domains VALUES ('example.com', 0)")
+        self.assertTrue(self.changed())
+
+    def test_nothing_is_missed_when_the_file_is_replaced(self) -> None:
+        self.path.with_name(self.path.name + "-generation").unlink()
+        self.other.version()
+        self.seconds += 1
+        self.changed()
+        self.other.add_account(ALICE, ())
+        self.assertTrue(self.changed())
+
+
 class SharingTests(DatabaseTestCase):
     def test_changes_by_another_are_seen_at_once(self) -> None:
         other = self.open()

@@ -112,6 +112,23 @@ class ChangesTests(ServerTestCase):
         server.accounts("alias", "remove", "info@example.org")
         self.assertEqual(self._reply(server, "info@example.org"), (550, "5.1.1"))
 
+    def test_what_a_command_has_changed_holds_for_the_next_recipient(self) -> None:
+        server = self.serve()
+        stages = [
+            (("account", "disable", "anna@example.org"), 550),
+            (("account", "enable", "anna@example.org"), 250),
+            (("account", "remove", "anna@example.org", "--yes"), 550),
+            (("alias", "add", "anna@example.org", "bob@example.org"), 250),
+            (("alias", "remove", "anna@example.org"), 550),
+            (("account", "add", "anna@example.org", "--password-stdin"), 250),
+        ]
+        with session(server.address("smtp4")) as client:
+            client.docmd(f"MAIL FROM:<{SENDER}>")
+            self.assertEqual(client.docmd("RCPT TO:<anna@example.org>")[0], 250)
+            for command, code in stages:
+                server.accounts(*command, stdin="Xk-anna-8Quartz\n")
+                self.assertEqual(client.docmd("RCPT TO:<anna@example.org>")[0], code, command)
+
 
 class QuotaTests(ServerTestCase):
     """An account with room for `SMALL_QUOTA` octets."""
