@@ -13,6 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 #: Clients remembered at most.
@@ -59,7 +60,8 @@ class Counters:
     ) -> None:
         self._seconds = seconds
         self._started = seconds()
-        self._client_of = client_of
+        # To read an IPv6 address takes longer than all else here, and a client comes back with each of its messages.
+        self._client_of = lru_cache(maxsize=remembered)(client_of)
         self._remembered = remembered
         self._all = ListenerCounts()
         self._listeners: dict[str, ListenerCounts] = {}
@@ -75,7 +77,8 @@ class Counters:
         for counts in (self._all, self._listener(listener)):
             counts.connections += 1
             counts.now += 1
-            counts.most = max(counts.most, counts.now)
+            if counts.now > counts.most:
+                counts.most = counts.now
         self._client(host).connections += 1
 
     def connection_closed(self, listener: str) -> None:
@@ -159,9 +162,12 @@ class Counters:
     # -- small parts -----------------------------------------------------------------------------------------------
 
     def _listener(self, name: str) -> ListenerCounts:
-        if name not in self._listeners and len(self._listeners) >= MOST_NAMES:
-            name = OTHER
-        return self._listeners.setdefault(name, ListenerCounts())
+        counts = self._listeners.get(name)
+        if counts is None:
+            if len(self._listeners) >= MOST_NAMES:
+                name = OTHER
+            counts = self._listeners.setdefault(name, ListenerCounts())
+        return counts
 
     def _refused(self, host: str, reply: str) -> None:
         if reply not in self._refusals and len(self._refusals) >= MOST_NAMES:

@@ -110,6 +110,18 @@ class CountersTests(SynchronousTestCase):
         rows = self.told("clients", "by_connections")
         self.assertEqual([(row["client"], row["connections"]) for row in rows], [("192.0.2", 2), ("unix", 1)])
 
+    def test_whose_client_an_address_is_is_asked_once(self) -> None:
+        asked: list[str] = []
+
+        def client_of(host: str) -> str:
+            asked.append(host)
+            return host
+
+        counters = Counters(self.clock.seconds, client_of)
+        for host in ("192.0.2.1", "2001:db8::1", "192.0.2.1"):
+            counters.message_accepted("a", host, octets=1, recipients=1)
+        self.assertEqual(asked, ["192.0.2.1", "2001:db8::1"])
+
 
 class BoundsTests(SynchronousTestCase):
     def test_the_client_not_seen_for_the_longest_time_is_forgotten(self) -> None:

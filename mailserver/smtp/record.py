@@ -3,15 +3,20 @@ What the log tells of a connection: one event for it, one for each message, and 
 
 In: what the server asked and was answered.  Out: events of `twisted.logger` with plain fields (docs/logs.md).
 No password, no line of an AUTH exchange and no octet of a message ever comes here.
+
+These two are the events of which a busy server has thousands in a second.  So they are built here, once, as a Logger
+builds them, and given to the Logger's own observer: whoever listens to the log gets them as any other.  Their values
+are texts, numbers and lists of texts, which the log writes the short way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import time
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from mailserver.address import Address
@@ -25,16 +30,12 @@ REFUSALS_TOLD = 5
 #: So many recipients of a message stand in the text of its event; its field has all of them.
 RECIPIENTS_TOLD = 10
 
-
-class Recipients(list[str]):
-    """Addresses: a list in a JSON log; `<a@example.org>,<b@example.org> and 3 more` in the text of an event."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        told = ",".join(f"<{address}>" for address in self[:RECIPIENTS_TOLD])
-        more = len(self) - RECIPIENTS_TOLD
-        return f"{told} and {more} more" if more > 0 else told
+#: The texts of the two events.  What begins with "log_" is for the text alone, and no field of a line.
+MESSAGE = "message {transaction} on {connection} from=<{sender}> to={log_to} size={size}: {reply}{log_more}"
+CONNECTION = (
+    "connection {connection} from {peer} on {listener} closed: {reason};"
+    " {messages} messages, {errors} errors, {refused} refusals, {seconds} s{log_more}"
+)
 
 
 class ConnectionLog:
@@ -69,9 +70,9 @@ class ConnectionLog:
 
     def answered(self, event: events.Question, answer: Any) -> None:
         """A question got its answer."""
-        refused = answer if isinstance(answer, Reply) and not answer.positive else None
         if isinstance(event, events.Mail):
             self._mail_started = self._clock.seconds()
+        refused = answer if isinstance(answer, Reply) and not answer.positive else None
         if isinstance(event, events.EndOfText):
             if not self._session.text_failed:
                 several = answer if isinstance(answer, tuple) else (answer if isinstance(answer, Reply) else OK,)
@@ -120,26 +121,38 @@ class ConnectionLog:
         why = self.reason or "connection lost"
         if in_handshake and not self.reason:
             why = f"TLS handshake failed: {_tls_error(reason)}"
-        self._log.info(
-            "connection {connection} from {peer} on {listener} closed: {reason};"
-            " {messages} messages, {errors} errors, {refused} refusals, {seconds} s{log_more}",
-            event="connection",
-            connection=self.id,
-            listener=self._listener,
-            peer=session.peer.host,
-            port=session.peer.port,
-            helo=session.peer.helo,
-            tls=_tls(session.peer.tls),
-            user=session.peer.user,
-            messages=session.messages,
-            errors=session.error_count,
-            refused=self._refused,
-            refusals=list(self._refusals),
-            login_failures=self._login_failures,
-            seconds=round(self._clock.seconds() - self._started, 3),
-            reason=why,
-            log_more=_more(session.peer.user, _tls(session.peer.tls), self._refusals),
+        peer, tls = session.peer, _tls(session.peer.tls)
+        self._tell(
+            {
+                "log_format": CONNECTION,
+                "event": "connection",
+                "connection": self.id,
+                "listener": self._listener,
+                "peer": peer.host,
+                "port": peer.port,
+                "helo": peer.helo,
+                "tls": tls,
+                "user": peer.user,
+                "messages": session.messages,
+                "errors": session.error_count,
+                "refused": self._refused,
+                "refusals": list(self._refusals),
+                "login_failures": self._login_failures,
+                "seconds": round(self._clock.seconds() - self._started, 3),
+                "reason": why,
+                "log_more": _more(peer.user, tls, self._refusals),
+            }
         )
+
+    def _tell(self, event: LogEvent) -> None:
+        """What `Logger.info` does, without what it asks about each event."""
+        log = self._log
+        event["log_logger"] = log
+        event["log_level"] = LogLevel.info
+        event["log_namespace"] = log.namespace
+        event["log_source"] = log.source
+        event["log_time"] = time()
+        log.observer(event)
 
     def _note(self, text: str) -> None:
         self._refused += 1
@@ -149,34 +162,43 @@ class ConnectionLog:
     def _message(self, envelope: Envelope, size: int, *several: Reply) -> None:
         """several: one reply for all recipients, or (LMTP) one for each."""
         # What stands for the message as a whole is the worst that was said.
-        reply = max(several, key=lambda each: each.code)
+        reply = several[0] if len(several) == 1 else max(several, key=_code)
         if self._counters is not None:
             self._count(envelope, size, several)
-        self._log.info(
-            "message {transaction} on {connection} from=<{sender}> to={recipients} size={size}: {reply}{log_more}",
-            event="message",
-            connection=self.id,
-            transaction=envelope.id,
-            listener=envelope.listener,
-            peer=envelope.peer.host,
-            helo=envelope.peer.helo,
-            tls=_tls(envelope.peer.tls),
-            user=envelope.peer.user,
-            protocol=envelope.protocol,
-            sender=_path(envelope.sender),
-            recipients=Recipients(str(recipient.address) for recipient in envelope.recipients),
-            size=size,
-            body=envelope.body,
-            smtputf8=envelope.smtputf8,
-            reply=str(reply),
-            replies=[str(each) for each in several],
-            log_more=_more(envelope.peer.user, _tls(envelope.peer.tls)),
-            seconds=round(self._clock.seconds() - self._mail_started, 3),
+        peer, tls = envelope.peer, _tls(envelope.peer.tls)
+        recipients = [str(recipient.address) for recipient in envelope.recipients]
+        text = str(reply)
+        self._tell(
+            {
+                "log_format": MESSAGE,
+                "event": "message",
+                "connection": self.id,
+                "transaction": envelope.id,
+                "listener": envelope.listener,
+                "peer": peer.host,
+                "helo": peer.helo,
+                "tls": tls,
+                "user": peer.user,
+                "protocol": envelope.protocol,
+                "sender": _path(envelope.sender),
+                "recipients": recipients,
+                "size": size,
+                "body": envelope.body,
+                "smtputf8": envelope.smtputf8,
+                "reply": text,
+                "replies": [text] if len(several) == 1 else [str(each) for each in several],
+                "seconds": round(self._clock.seconds() - self._mail_started, 3),
+                "log_to": _told(recipients),
+                "log_more": _more(peer.user, tls),
+            }
         )
 
     def _count(self, envelope: Envelope, size: int, several: tuple[Reply, ...]) -> None:
         """A message that one recipient has got is accepted; who has not got it is a refused recipient."""
         counters, host = self._counters, envelope.peer.host
+        if len(several) == 1 and several[0].code < 400:
+            counters.message_accepted(self._listener, host, octets=size, recipients=len(envelope.recipients))
+            return
         failed = [reply for reply in several if not reply.positive]
         if len(failed) == len(several):
             counters.message_refused(self._listener, host, _kind(failed[0]))
@@ -187,12 +209,25 @@ class ConnectionLog:
             counters.recipient_refused(host, _kind(reply))
 
 
+def _told(recipients: Sequence[str]) -> str:
+    """`<a@example.org>,<b@example.org> and 3 more`."""
+    told = ",".join([f"<{address}>" for address in recipients[:RECIPIENTS_TOLD]])
+    more = len(recipients) - RECIPIENTS_TOLD
+    return f"{told} and {more} more" if more > 0 else told
+
+
 def _more(user: str, tls: str, refusals: Sequence[str] = ()) -> str:
     """What the text of an event has at its end, as far as there is something to tell."""
+    if not (user or tls or refusals):
+        return ""
     parts = [f"user={user}"] if user else []
     parts += [f"tls={tls}"] if tls else []
     parts += [f"refused {each}" for each in refusals]
     return "".join(f"; {part}" for part in parts)
+
+
+def _code(reply: Reply) -> int:
+    return reply.code
 
 
 def _kind(reply: Reply) -> str:

@@ -12,9 +12,7 @@ RFC 5321 3.8 and 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import CoroutineType
 from typing import Any, ClassVar, cast
@@ -45,6 +43,7 @@ from mailserver.limits import DEFAULT_LIMITS, Limits
 from mailserver.reply import Refusal, Reply
 from mailserver.smtp import events
 from mailserver.smtp.avatars import AvatarServer, value
+from mailserver.smtp.ids import new_id
 from mailserver.smtp.lmtp import LMTPSession
 from mailserver.smtp.record import ConnectionLog
 from mailserver.smtp.rules import SessionSettings, State
@@ -65,11 +64,6 @@ TURNED_AWAY_AT_ONCE, TURNED_AWAY_HANDSHAKE = 20, 5.0
 EARLY_TALKER = Reply(554, "5.5.1", "You talk before you were greeted")
 
 _log = Logger(namespace="mailserver.smtp")
-
-
-def new_id() -> str:
-    """An id for a connection or a transaction: 8 letters and digits, 40 random bits."""
-    return base64.b32encode(os.urandom(5)).decode("ascii").lower()
 
 
 @implementer(IPushProducer)

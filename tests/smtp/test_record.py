@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,12 +14,13 @@ from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver import log_lines
 from mailserver.address import parse_address
 from mailserver.envelope import Envelope, Peer, Recipient, TLSInfo
 from mailserver.reply import DISK_FULL, RELAYING_DENIED, UNKNOWN_USER, Reply
 from mailserver.sasl import PlainLogin
 from mailserver.smtp import events
-from mailserver.smtp.record import RECIPIENTS_TOLD, REFUSALS_TOLD, ConnectionLog, Recipients
+from mailserver.smtp.record import RECIPIENTS_TOLD, REFUSALS_TOLD, ConnectionLog
 from mailserver.smtp.session import SMTPSession
 
 TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
@@ -39,7 +42,7 @@ ENVELOPE = Envelope(
     listener="smtp-25",
 )
 #: What every event of the log has from Twisted.
-TWISTED = {"log_logger", "log_level", "log_namespace", "log_source", "log_format", "log_time", "log_more"}
+TWISTED = {"log_logger", "log_level", "log_namespace", "log_source", "log_format", "log_time", "log_more", "log_to"}
 
 
 class RecordCase(SynchronousTestCase):
@@ -54,8 +57,9 @@ class RecordCase(SynchronousTestCase):
             text_failed=False,
             settings=SimpleNamespace(listener="smtp-25"),
         )
+        self.log = Logger(namespace="mailserver.smtp", observer=self.told.append)  # type: ignore[arg-type]
         self.record = ConnectionLog(
-            Logger(namespace="mailserver.smtp", observer=self.told.append),  # type: ignore[arg-type]
+            self.log,
             "c1",
             cast("SMTPSession", self.session),
             self.clock,
@@ -124,9 +128,30 @@ class MessageTests(RecordCase):
             self.assertIn(end + "size=", self.told_text())
             self.assertEqual(self.told_text().count("@example.org"), min(count, RECIPIENTS_TOLD) + 1)
 
-    def test_recipients_are_a_list_with_a_text(self) -> None:
-        self.assertEqual(Recipients(["a", "b"]), ["a", "b"])
-        self.assertEqual((f"{Recipients(['a', 'b'])}", str(Recipients())), ("<a>,<b>", ""))
+    def test_of_several_replies_the_worst_is_told_and_all_of_them(self) -> None:
+        accepted = Reply(250, "2.0.0", "Ok: queued as id7")
+        self.record.answered(events.EndOfText(ENVELOPE, 1), (accepted, DISK_FULL))
+        told = self.told_fields()
+        self.assertEqual((told["reply"], told["replies"]), (str(DISK_FULL), [str(accepted), str(DISK_FULL)]))
+
+    def test_the_event_is_what_a_logger_makes(self) -> None:
+        before = time.time()
+        self.record.answered(events.EndOfText(ENVELOPE, 1), None)
+        self.log.info("{x}", x=1)
+        event, logged = self.told
+        for key in ("log_logger", "log_level", "log_namespace", "log_source"):
+            self.assertEqual(event[key], logged[key], key)
+        self.assertTrue(before <= event["log_time"] <= logged["log_time"])
+
+    def test_its_line_is_written_the_short_way(self) -> None:
+        self.patch(log_lines, "formatEvent", lambda *_: self.fail("formatted by Twisted"))
+        self.patch(log_lines, "_plain", lambda *_: self.fail("a value that is neither text nor number"))
+        self.record.answered(events.EndOfText(ENVELOPE, 1), None)
+        self.record.over(DONE, in_handshake=False)
+        for event in self.told:
+            line = json.loads(log_lines.json_line(event))
+            self.assertEqual(line["user"], "joe@example.org")
+            self.assertIn(line["text"].partition(" ")[2], log_lines.text_line(event))
 
     def test_a_message_that_could_not_begin_is_told(self) -> None:
         self.record.answered(events.Data(ENVELOPE), DISK_FULL)

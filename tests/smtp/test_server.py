@@ -20,7 +20,7 @@ from mailserver.interfaces import IAdmission
 from mailserver.limits import Limits
 from mailserver.policy.clients import ClientLimits
 from mailserver.reply import Refusal, Reply
-from mailserver.smtp.server import TURNED_AWAY_AT_ONCE, ESMTPServer, ESMTPServerFactory, new_id
+from mailserver.smtp.server import TURNED_AWAY_AT_ONCE, ESMTPServer, ESMTPServerFactory
 from mailserver.smtp.session import SMTPSession
 from tests.smtp.driver import MECHANISMS, settings
 from tests.smtp.phrases import b64
@@ -63,11 +63,6 @@ class ConversationTests(LogCase):
         self.assertEqual(line.last, "250 2.0.0 Ok: stored")
         line = Line().say(*OPEN).say(b".")
         self.assertRegex(line.last, r"^250 2\.0\.0 Ok: queued as [a-z2-7]{8}$")
-
-    def test_ids_are_short_and_differ(self) -> None:
-        ids = {new_id() for _ in range(1000)}
-        self.assertEqual(len(ids), 1000)
-        self.assertTrue(all(len(each) == 8 for each in ids))
 
     def test_one_event_for_the_connection_and_one_for_each_message(self) -> None:
         line = Line().say(*OPEN).say(b"hi", b".", MAIL, RCPT, DATA, b".", b"QUIT")
