@@ -162,6 +162,8 @@ class Conversation(ABC):
         return self._take_line()
 
     def _take_line(self) -> bool:
+        if not self._input:
+            return False
         if self._first_line and self._is_no_smtp():
             return True
         # What was searched before is not searched again, or a line that comes in octets would cost their square.
