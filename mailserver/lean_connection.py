@@ -202,6 +202,8 @@ class LeanConnection:
             raise TypeError("Data must be bytes")
         if not data or self.reason is not None or self._half_closed:
             return
+        if self.disconnecting and self.producer is None:
+            return  # as with Twisted's TLS; only a producer may go on after loseConnection
         if not self._writing and self._creator is None:
             try:
                 sent = self._send(data)

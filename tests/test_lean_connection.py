@@ -301,10 +301,9 @@ def a_protocol_that_is_exchanged(stage: Stage) -> Any:
     stage.turn()
 
 
-def writing_while_it_is_being_closed(stage: Stage) -> Any:
-    stage.transport.write(b"one ")
+def input_while_it_is_being_closed(stage: Stage) -> Any:
+    stage.transport.write(b"one")
     stage.transport.loseConnection()
-    stage.transport.write(b"two")
     stage.transport.resumeProducing()
     stage.peer.sendall(b"not heard any more")
     stage.turn()
@@ -349,7 +348,7 @@ SCRIPTS: list[Callable[[Stage], Any]] = [
     pausing_inside_data_received,
     an_error_in_the_protocol,
     a_protocol_that_is_exchanged,
-    writing_while_it_is_being_closed,
+    input_while_it_is_being_closed,
     doing_things_when_it_is_over,
     text_is_refused,
 ]
@@ -453,6 +452,15 @@ class WritingTests(LeanTestCase):
             connection.write(part)
         connection.loseConnection()
         self.assertEqual(self.take(theirs, 1 << 30), b"".join(parts))
+
+    def test_what_is_written_after_the_goodbye_is_not_sent_however_much_is_queued(self) -> None:
+        for before in (b"one", BIG):
+            connection, theirs = self.pair(Recorder())
+            connection.write(before)
+            connection.loseConnection()
+            connection.write(b"two")
+            self.rounds()
+            self.assertEqual(self.take(theirs, 1 << 30), before)
 
     def test_a_producer_is_paused_above_the_limit_and_not_at_it(self) -> None:
         connection, _ = self.pair(Recorder())
