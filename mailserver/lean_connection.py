@@ -377,7 +377,9 @@ class LeanConnection:
         """Go on with the handshake.  Is it done?"""
         if self._channel is None:
             # OpenSSL reads the socket itself, unless somebody else has read from it already.
-            self._channel = channel_for(self._creator, self._socket, self._unread, self)
+            self._channel = channel_for(
+                self._creator, self._socket, self._unread, self.protocol, self._poller.reactor
+            )
             self._unread = b""
         channel = self._channel
         try:

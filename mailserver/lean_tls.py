@@ -73,18 +73,21 @@ class Channel(Protocol):
         """Send close_notify if there is room for it.  Never raises."""
 
 
-def channel_for(creator: Any, connected: socket.socket, octets: bytes, transport: Any) -> Channel:
+def channel_for(creator: Any, connected: socket.socket, octets: bytes, protocol: Any, clock: Any) -> Channel:
     """
     The server's side of TLS on a socket.
 
     creator: see the module; a certificate set of ours, or anything that Twisted takes for a server.  octets: what was
-    read from the socket already.  transport: whom a foreign creator is told.
+    read from the socket already.  protocol, clock: what a foreign creator is told is Twisted's TLS for this protocol.
     """
     on_socket = getattr(creator, "server_connection_on", None)
     if on_socket is not None and not octets:
         return SocketTLS(on_socket(connected))
-    if IOpenSSLServerConnectionCreator.providedBy(creator):
-        connection = creator.serverConnectionForTLS(transport)
+    if on_socket is not None:
+        connection = creator.serverConnectionForTLS(None)
+    elif IOpenSSLServerConnectionCreator.providedBy(creator):
+        factory = TLSMemoryBIOFactory(creator, False, None, clock=clock)  # type: ignore[arg-type]
+        connection = creator.serverConnectionForTLS(factory.protocol(factory, protocol))
     else:
         connection = SSL.Connection(creator.getContext(), None)
     return MemoryTLS(connection, connected, octets)

@@ -102,8 +102,10 @@ class LeanTestCase(SynchronousTestCase):
                 listening.listen()
                 theirs = socket.socket()
                 theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+                theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 theirs.connect(listening.getsockname())
                 ours = listening.accept()[0]
+                ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `LeanPort` sees to it
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         ours.setblocking(False)
         theirs.settimeout(5)
