@@ -23,7 +23,6 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 
 from mailserver import __version__
@@ -41,6 +40,7 @@ from mailserver.delivery.inbound import MailRealm, Rooms
 from mailserver.delivery.submission import Senders
 from mailserver.durable import make_directories
 from mailserver.durable.storage import Storage, StorageError, StorageSettings, Surroundings
+from mailserver.lean_tls import LeanTLSFactory
 from mailserver.maildir.delivery import MaildirStore
 from mailserver.maildir.names import UniqueNames, mailbox_path, sizes
 from mailserver.maildir.quota import Quotas
@@ -304,7 +304,7 @@ def factory_of(config: Config, listener: Listener, rooms: Rooms, ground: Foundat
         xclient=(lambda host: within(host, listener.xclient)) if listener.xclient else None,
     )
     if listener.tls == "implicit":
-        factory = TLSMemoryBIOFactory(tls, False, factory, clock=reactor)
+        factory = LeanTLSFactory(tls, factory, reactor)
     if listener.proxy_protocol:
         factory = ProxyFactory(
             factory,

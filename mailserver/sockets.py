@@ -236,12 +236,17 @@ def adopt(reactor: Any, bound: BoundSocket, factory: IProtocolFactory) -> IListe
     Let the reactor accept connections on the socket, for the factory.
 
     reactor: one that has `IReactorSocket` (select, poll, epoll, kqueue).  It works on a duplicate; the socket of
-    `bound` is closed here.
+    `bound` is closed here.  The connections are lean ones (lean.py) where that can be.
     """
     from twisted.internet.interfaces import IListeningPort
     from zope.interface import directlyProvides
 
-    if bound.family == socket.AF_UNIX:
+    from mailserver.lean import LeanPort, available
+
+    if available(reactor):
+        port: Any = LeanPort(reactor, bound.socket.dup(), factory)
+        port.startListening()
+    elif bound.family == socket.AF_UNIX:
         port = _adopt_unix(reactor, bound, factory)
     else:
         port = reactor.adoptStreamPort(bound.socket.fileno(), bound.family, factory)

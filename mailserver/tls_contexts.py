@@ -13,6 +13,7 @@ Lists of revoked client certificates are not read: take the authority out of its
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +78,14 @@ class ByName:
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002 - Twisted asks for it
         """The server's side of a new connection, with the default certificate until the client names a server."""
-        connection = SSL.Connection(self._front, None)
+        return self._connection(None)
+
+    def server_connection_on(self, connected: socket.socket) -> SSL.Connection:
+        """The same for the lean transport: one that reads and writes the socket itself."""
+        return self._connection(connected)
+
+    def _connection(self, connected: socket.socket | None) -> SSL.Connection:
+        connection = SSL.Connection(self._front, connected)
         # The C library calls `_server_named` through the front context, which must live as long as its connections.
         connection.set_app_data(self)
         connection.set_context(self._default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError
 from twisted.internet.threads import deferToThread
 
 from mailserver.address import parse_address
@@ -149,10 +151,14 @@ class ProxyTests(ListenersCase):
     async def test_from_others_it_is_refused(self) -> None:
         listener = BEHIND_PROXY.replace('["127.0.0.1"]', '["192.0.2.0/24"]')
         service = await self.start(self.configure(listener))
-        client = await self.connect_silently(self.where(service))
+        try:
+            client = await self.connect_silently(self.where(service))
+        except ConnectError as error:  # the reset may be there before the client has seen that it is connected
+            self.assertEqual(error.osError, errno.ECONNRESET)
+            return
         client.transport.write(PROXY + b"EHLO x\r\n")
         await client.closed
-        self.assertNotIn("250", codes_of(client.received))
+        self.assertEqual(client.received, b"")
 
     async def test_the_limits_are_those_of_the_client(self) -> None:
         service = await self.start(self.configure(BEHIND_PROXY, more="[limits]\nconnections_per_client = 1\n"))

@@ -92,7 +92,7 @@ class ESMTPServer(TimedServer):
     #: ITCPTransport or ISSLTransport; the stock class knows ITransport only.
     transport: Any = None
 
-    def __init__(self, chal: Mapping[bytes, Any] | None = None, contextFactory: Any = None) -> None:  # noqa: N803
+    def __init__(self, chal: Mapping[bytes, Any] | None = None, contextFactory: Any = None) -> None:
         super().__init__(chal, contextFactory)
         self.settings: SessionSettings | None = None
         self.clock: IReactorTime | None = None
