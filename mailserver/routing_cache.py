@@ -8,8 +8,8 @@ asked: a change in between makes the answer look too old, never too new.
 Refusals have a place of their own, so that those who try out names push out no account.
 
 Most are kept as texts and numbers: 100,000 `Path` and `Address` objects cost Python's garbage collector some 100 ms
-each time it looks at all, and their texts some 10 ms.  Making targets of texts takes 3 us, half of it for the `Path`; so
-those that are asked for most are kept as targets too.
+each time it looks at all, and their texts some 10 ms.  Making targets of texts takes 3 us, half of it for the `Path`;
+so those that are asked for most are kept as targets too.
 """
 
 from __future__ import annotations

@@ -50,12 +50,16 @@ class HeaderGate:
             end = found + 2
         return self._open(end)
 
-    async def prepare(self) -> None:
+    def prepare(self) -> Any:
         """See `IDelivery.prepare`; a message may be all header."""
         if self._held is not None:
             passed = self._open(len(self._held))
             if isinstance(passed, Awaitable):
-                await passed
+                return self._prepare_later(passed)
+        return self._inner.prepare()
+
+    async def _prepare_later(self, passed: Awaitable[None]) -> None:
+        await passed
         prepared = self._inner.prepare()
         if isinstance(prepared, Awaitable):
             await prepared

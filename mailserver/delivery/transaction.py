@@ -12,8 +12,9 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import reply as replies
@@ -58,15 +59,32 @@ class Transaction:
                 waiting.append(result)
         return _all(waiting) if waiting else None
 
-    async def prepare(self) -> None:
+    def prepare(self) -> Any:
         """Prepare all; the first that fails makes all fail."""
-        for delivery in self._deliveries:
+        for number, delivery in enumerate(self._deliveries, 1):
+            prepared = _start(delivery.prepare)
+            if prepared is not None:
+                return self._prepare_later(prepared, self._deliveries[number:])
+        return None
+
+    async def _prepare_later(self, prepared: Any, others: Sequence[Any]) -> None:
+        await _finish(prepared)
+        for delivery in others:
             await _finish(_start(delivery.prepare))
 
-    async def commit(self) -> Reply | tuple[Reply, ...]:
+    def commit(self) -> Any:
         """Commit all, in their order; the reply of the last that has one, or the usual one."""
-        reply: Reply | tuple[Reply, ...] | None = None
-        for delivery in self._deliveries:
+        first = _start(self._deliveries[0].commit)
+        if isinstance(first, Deferred) and len(self._deliveries) == 1:
+            return first.addCallbacks(self._told, _refused)
+        return self._commit_later(first)
+
+    def _told(self, reply: Any) -> Any:
+        return reply or self._accepted
+
+    async def _commit_later(self, first: Any) -> Reply | tuple[Reply, ...]:
+        reply: Reply | tuple[Reply, ...] | None = await _finish(first)
+        for delivery in self._deliveries[1:]:
             reply = await _finish(_start(delivery.commit)) or reply
         return reply or self._accepted
 
@@ -138,6 +156,15 @@ def _start(step: Callable[..., Any], *arguments: Any) -> Any:
         return step(*arguments)
     except OSError as error:
         raise Refusal(reply_for(error)) from error
+
+
+def _refused(failure: Failure) -> Failure:
+    """Trouble with files is a refusal."""
+    if isinstance(failure.value, OSError):
+        refusal = Refusal(reply_for(failure.value))
+        refusal.__cause__ = failure.value
+        return Failure(refusal)
+    return failure
 
 
 async def _finish(result: Any) -> Any:

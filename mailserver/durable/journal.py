@@ -249,8 +249,10 @@ class Journal:
             if segment.fresh:
                 self._files.write_at(segment.descriptor, [encode_header(segment.header)], 0)
                 segment.fresh = False
+            # Whole blocks: for a part of one the kernel would have to read what is there.
+            blocks.append(bytes(padding(octets)))
             written = self._files.write_at(segment.descriptor, blocks, segment.offset)
-            if written != octets:
+            if written != octets + padding(octets):
                 raise OSError(f"{segment.path}: a short write")
         except OSError as error:
             self._clock.callLater(0, self._written, segment, batch, error)

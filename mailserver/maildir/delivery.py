@@ -11,13 +11,14 @@ Maildir: https://cr.yp.to/proto/maildir.html; directories 0700 and files 0600, m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.durable import Draft, Durable, NewFile
@@ -130,15 +131,31 @@ class MaildirDelivery:
         was_crlf = self._lines.crlf
         return self._store_block(self._lines.feed(block), was_crlf=was_crlf)
 
-    async def prepare(self) -> None:
+    def prepare(self) -> Any:
         """See `IDelivery.prepare`.  Refusal(MAILBOX_FULL) when it does not fit into one of the mailboxes."""
         if self._prepared or self._ended:
             raise RuntimeError("the delivery is prepared already, or over")
         if self._unwritten and (taken := self.write(b"")) is not None:
-            await taken
+            return self._prepare_later(taken)
         was_crlf = self._lines.crlf
-        if (taken := self._store_block(self._lines.finish(), was_crlf=was_crlf)) is not None:
+        taken = self._store_block(self._lines.finish(), was_crlf=was_crlf)
+        if taken is not None or self._counted():
+            return self._prepare_later(taken, ended=True)
+        self._prepared = True
+        return None
+
+    def _counted(self) -> bool:
+        """Is there a mailbox with a limit, or one of which something is known that this message would change?"""
+        return self._store.quotas.known or any(each.quota for targets in self._groups.values() for each in targets)
+
+    async def _prepare_later(self, taken: Deferred[None] | None, *, ended: bool = False) -> None:
+        """ended: the end of the text is stored, or being stored."""
+        if taken is not None:
             await taken
+        if not ended:
+            was_crlf = self._lines.crlf
+            if (taken := self._store_block(self._lines.finish(), was_crlf=was_crlf)) is not None:
+                await taken
         try:
             await self._reserve()
         except BaseException:
@@ -148,16 +165,19 @@ class MaildirDelivery:
             self._release()
         self._prepared = True
 
-    async def commit(self) -> None:
+    def commit(self) -> Deferred[None]:
         """See `IDelivery.commit`."""
         if self._ended or not self._prepared:
             raise RuntimeError("the delivery is not prepared, or over")
         self._ended = True
-        try:
-            failed = await self._store.durable.create(self._new_files(), partial=self._partial)
-        except BaseException:
-            self._release()
-            raise
+        created = self._store.durable.create(self._new_files(), partial=self._partial)
+        return created.addCallbacks(self._created, self._not_created)
+
+    def _not_created(self, failure: Failure) -> Failure:
+        self._release()
+        return failure
+
+    def _created(self, failed: Mapping[str, OSError]) -> None:
         for place, error in failed.items():
             _log.error("{path}: {error}", event="damaged", path=place, error=str(error))
             self.leave_out(Path(place).parent.parent, Refusal(LOCAL_TROUBLE, str(error)))
@@ -188,10 +208,6 @@ class MaildirDelivery:
         return draft.write(block) if block else None
 
     async def _reserve(self) -> None:
-        if not self._store.quotas.known and not any(
-            target.quota for group in self._groups.values() for target in group
-        ):
-            return
         for header, targets in self._groups.items():
             stored, _ = self._sizes(header)
             for target in targets:

@@ -393,24 +393,53 @@ class ESMTPServer(TimedServer):
     def _text_failed(self, _event: events.TextFailed) -> None:
         self._drop_delivery()
 
-    async def _end_of_text(self, _event: events.EndOfText) -> events.Answer:
+    def _end_of_text(self, _event: events.EndOfText) -> Any:
         delivery = self._delivery
         if self.session.text_failed or delivery is None:
             return None  # the session knows the reply
+        # Nearly every delivery is prepared at once, and nearly every commit is a Deferred: no coroutine is needed.
         try:
-            await value(delivery.prepare())
+            prepared = delivery.prepare()
+        except BaseException:
+            self._committed(delivery).abort()
+            raise
+        return self._commit(delivery) if prepared is None else self._commit_later(prepared, delivery)
+
+    async def _commit_later(self, prepared: Any, delivery: Any) -> events.Answer:
+        try:
+            await value(prepared)
+        except BaseException:
+            self._committed(delivery).abort()
+            raise
+        return cast("events.Answer", await value(self._commit(delivery)))
+
+    def _commit(self, delivery: Any) -> Any:
+        try:
             if self._lost:
                 # RFC 5321 4.1.1.4 would allow to deliver it; but the client cannot know, and sends it again.
                 raise Refusal(replies.LOCAL_TROUBLE, "connection lost")
             self._committing = True
-            reply: events.Answer = await value(delivery.commit())
+            reply = delivery.commit()
+            waiting = _to_wait_for(reply)
         except BaseException:
-            delivery.abort()
+            self._committed(delivery).abort()
             raise
-        finally:
-            self._committing = False
-            self._delivery = None
-        return reply
+
+        def failed(failure: Failure) -> Failure:
+            self._committed(delivery).abort()
+            return failure
+
+        def done(reply: Any) -> Any:
+            self._committed(delivery)
+            return reply
+
+        return done(reply) if waiting is None else waiting.addCallbacks(done, failed)
+
+    def _committed(self, delivery: Any) -> Any:
+        """The commit is over, one way or the other."""
+        self._committing = False
+        self._delivery = None
+        return delivery
 
     def _message_refused(self, event: events.MessageRefused) -> None:
         self._record.message_refused(event)

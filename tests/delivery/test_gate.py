@@ -16,6 +16,7 @@ from mailserver.interfaces import IDelivery
 from mailserver.limits import Limits
 from mailserver.reply import MAIL_LOOP, Refusal
 from mailserver.smtp.data import HeaderWatch
+from tests.answers import asked
 from tests.delivery.test_transaction import FakeDelivery
 
 
@@ -58,7 +59,7 @@ class GateCase(SynchronousTestCase):
             if message[at : at + cut]:
                 self.wait(gate.write(message[at : at + cut]))
             at += cut
-        self.wait(gate.prepare())
+        self.wait(asked(gate.prepare))
         self.assertEqual(inner.done[-1], "prepare")
         return inner.text
 
@@ -149,7 +150,7 @@ class OrderTests(GateCase):
         self.assertIs(gate.write(b"\r\n"), slow)
         whole = HeaderGate(inner, ())
         whole.write(b"a: b")
-        prepared = ensureDeferred(whole.prepare())
+        prepared = asked(whole.prepare)
         self.assertEqual(inner.done, [])
         slow.callback(None)
         self.successResultOf(prepared)
@@ -163,7 +164,7 @@ class OrderTests(GateCase):
         self.assertRaises(Refusal, HeaderGate(inner, (refuse,)).write, b"a: b\r\n\r\n")
         gate = HeaderGate(inner, (refuse,))
         gate.write(b"a: b\r\n")
-        self.failureResultOf(ensureDeferred(gate.prepare()), Refusal)
+        self.failureResultOf(asked(gate.prepare), Refusal)
         self.assertEqual(inner.done, [])
 
     def test_it_commits_and_aborts_at_any_time_and_twice(self) -> None:
@@ -174,14 +175,14 @@ class OrderTests(GateCase):
         gate.abort()
         self.assertEqual(inner.done, ["abort", "abort"])
         inner = FakeDelivery(way="deferred", reply=MAIL_LOOP)
-        committed = HeaderGate(inner, ()).commit()
+        committed = asked(HeaderGate(inner, ()).commit)
         self.assertEqual(self.successResultOf(committed), MAIL_LOOP)
 
     def test_a_failing_prepare_fails(self) -> None:
         for way in ("plain", "deferred", "coroutine"):
             gate = HeaderGate(FakeDelivery({"prepare": OSError(5, "x")}, way), ())
-            self.failureResultOf(ensureDeferred(gate.prepare()), OSError)
-        self.wait(HeaderGate(FakeDelivery(way="deferred"), ()).prepare())
+            self.failureResultOf(asked(gate.prepare), OSError)
+        self.wait(asked(HeaderGate(FakeDelivery(way="deferred"), ()).prepare))
 
 
 class FieldsTests(SynchronousTestCase):

@@ -36,6 +36,7 @@ from mailserver.reply import (
     Refusal,
 )
 from mailserver.routing import Local, LocalDomain, Remote, Router
+from tests.answers import asked
 
 ENVELOPE = Envelope(
     "id7", parse_address("a@example.com"), peer=Peer("192.0.2.1", 1, "client.example.com"), protocol="ESMTP"
@@ -248,7 +249,7 @@ class TargetTests(InboundCase):
         avatar = MailAvatar(rooms, "", submission=False)
         delivery = avatar.data(self.ask(avatar, "joe@example.org"))
         verifyObject(IDelivery, delivery)
-        committed: Any = delivery.commit()
+        committed: Any = asked(delivery.commit)
         self.assertEqual(str(self.successResultOf(ensureDeferred(committed))), "250 2.0.0 Ok: queued as id7")
 
     def test_trace_fields_stand_in_their_order(self) -> None:
@@ -353,8 +354,8 @@ class EndToEndTests(SynchronousTestCase):
         try:
             if (written := delivery.write(text)) is not None:
                 await written
-            await delivery.prepare()
-            return await delivery.commit()
+            await asked(delivery.prepare)
+            return await asked(delivery.commit)
         except Exception:
             delivery.abort()
             raise
@@ -437,8 +438,8 @@ class LMTPTests(SynchronousTestCase):
         delivery: Any = avatar.data(envelope)
 
         async def both() -> Any:
-            await delivery.prepare()
-            return await delivery.commit()
+            await asked(delivery.prepare)
+            return await asked(delivery.commit)
 
         answer = self.successResultOf(ensureDeferred(both()))
         return [each.code for each in answer] if isinstance(answer, tuple) else answer
@@ -489,7 +490,7 @@ class SubmissionTests(InboundCase):
         envelope = dataclasses.replace(self.envelope, recipients=(recipient("ann@example.org"),))
         delivery: Any = avatar.data(envelope)
         delivery.write(text)
-        self.successResultOf(ensureDeferred(delivery.prepare()))
+        self.successResultOf(asked(delivery.prepare))
         return self.inner.text
 
     def test_a_user_writes_as_themselves_only(self) -> None:

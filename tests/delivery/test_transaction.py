@@ -17,6 +17,7 @@ from mailserver.delivery.transaction import EachRecipient, Transaction, reply_fo
 from mailserver.interfaces import IDelivery
 from mailserver.reply import DISK_FULL, LOCAL_TROUBLE, MAILBOX_FULL, Refusal, Reply
 from mailserver.routing import Local
+from tests.answers import asked
 
 ACCEPTED = Reply(250, "2.0.0", "Ok: queued as id7")
 
@@ -92,8 +93,8 @@ async def run(transaction: Transaction, *blocks: bytes) -> Any:
             written = transaction.write(block)
             if written is not None:
                 await written
-        await transaction.prepare()
-        return await transaction.commit()
+        await asked(transaction.prepare)
+        return await asked(transaction.commit)
     except Exception:
         transaction.abort()
         raise
@@ -159,13 +160,13 @@ class TransactionTests(SynchronousTestCase):
     def test_the_cause_is_kept_for_the_log(self) -> None:
         error = OSError(errno.EIO, "trouble")
         transaction = Transaction([FakeDelivery({"prepare": error}, "deferred")], ACCEPTED)
-        refusal = self.failureResultOf(ensureDeferred(transaction.prepare()), Refusal).value
+        refusal = self.failureResultOf(asked(transaction.prepare), Refusal).value
         self.assertIs(refusal.__cause__, error)
 
     def test_other_mistakes_are_not_hidden(self) -> None:
         for way in ("plain", "deferred", "coroutine"):
             transaction = Transaction([FakeDelivery({"prepare": ZeroDivisionError()}, way)], ACCEPTED)
-            self.failureResultOf(ensureDeferred(transaction.prepare()), ZeroDivisionError)
+            self.failureResultOf(asked(transaction.prepare), ZeroDivisionError)
 
     def test_reply_for_tells_full_disks_from_other_trouble(self) -> None:
         for number, reply in ERRORS:

@@ -24,6 +24,7 @@ from mailserver.maildir.lines import to_crlf
 from mailserver.maildir.names import UniqueNames, sizes
 from mailserver.maildir.quota import Quotas
 from mailserver.reply import MAILBOX_FULL, Refusal
+from tests.answers import asked
 
 HEADER = b"Return-Path: <a@example.org>\r\nReceived: by x\r\n"
 
@@ -85,8 +86,8 @@ async def send(delivery: MaildirDelivery, *blocks: bytes) -> None:
         taken = delivery.write(block)
         if taken is not None:
             await taken
-    await delivery.prepare()
-    await delivery.commit()
+    await asked(delivery.prepare)
+    await asked(delivery.commit)
 
 
 class DeliveryTests(SynchronousTestCase):
@@ -187,22 +188,22 @@ class DeliveryTests(SynchronousTestCase):
         disk = self.disk()
         target = disk.target("a", 60)
         first = disk.store.deliver([target])
-        self.wait(first.prepare())
-        self.fails(disk.store.deliver([target]).prepare(), Refusal)
+        self.wait(asked(first.prepare))
+        self.fails(asked(disk.store.deliver([target]).prepare), Refusal)
         first.abort()
         second = disk.store.deliver([target])
-        self.wait(second.prepare())
+        self.wait(asked(second.prepare))
         disk.files.call = "fsync"
-        self.fails(second.commit(), OSError)
+        self.fails(asked(second.commit), OSError)
         disk.files.call = ""
         self.wait(send(disk.store.deliver([target])))
-        self.fails(disk.store.deliver([target]).prepare(), Refusal)
+        self.fails(asked(disk.store.deliver([target]).prepare), Refusal)
 
     def test_room_that_others_make_after_the_commit_can_be_used(self) -> None:
         disk = self.disk()
         for _ in range(3):
             self.wait(send(disk.store.deliver([disk.target("a", 60)])))
-            self.fails(disk.store.deliver([disk.target("a", 60)]).prepare(), Refusal)
+            self.fails(asked(disk.store.deliver([disk.target("a", 60)]).prepare), Refusal)
             (path,) = disk.left()
             path.unlink()
 
@@ -215,11 +216,11 @@ class DeliveryTests(SynchronousTestCase):
 
         disk = self.disk(run=late)
         delivery = disk.store.deliver([disk.target("a", 60)])
-        prepared = ensureDeferred(delivery.prepare())
+        prepared = asked(delivery.prepare)
         delivery.abort()
         counts[0][0].callback(0)
         self.assertIsNone(self.successResultOf(prepared))
-        self.wait(disk.store.deliver([disk.target("a", 60)]).prepare())
+        self.wait(asked(disk.store.deliver([disk.target("a", 60)]).prepare))
 
     def test_trouble_with_the_disk_is_told_as_it_is_and_leaves_nothing(self) -> None:
         for call in ("write", "fsync", "link"):
@@ -242,7 +243,7 @@ class DeliveryTests(SynchronousTestCase):
             delivery.abort()
             delivery.abort()
             self.assertIsNone(delivery.write(b"more"))
-            self.fails(delivery.commit(), RuntimeError)
+            self.fails(asked(delivery.commit), RuntimeError)
             self.assertEqual(disk.left(), [])
 
     def test_an_abort_after_the_commit_takes_nothing_back(self) -> None:
@@ -255,12 +256,12 @@ class DeliveryTests(SynchronousTestCase):
     def test_the_order_of_the_phases_is_kept(self) -> None:
         disk = self.disk()
         delivery = disk.store.deliver([disk.target("a")])
-        self.fails(delivery.commit(), RuntimeError)
-        self.wait(delivery.prepare())
+        self.fails(asked(delivery.commit), RuntimeError)
+        self.wait(asked(delivery.prepare))
         self.assertRaises(RuntimeError, delivery.write, b"x")
-        self.fails(delivery.prepare(), RuntimeError)
-        self.wait(delivery.commit())
-        self.fails(delivery.commit(), RuntimeError)
+        self.fails(asked(delivery.prepare), RuntimeError)
+        self.wait(asked(delivery.commit))
+        self.fails(asked(delivery.commit), RuntimeError)
 
     def test_a_delivery_needs_a_target(self) -> None:
         self.assertRaises(ValueError, self.disk().store.deliver, [])
@@ -314,26 +315,26 @@ class PartialTests(SynchronousTestCase):
         stored = len(HEADER.replace(b"\r\n", b"\n") + b"x\n")
         disk, delivery = self.start(("a", stored, HEADER), ("b", stored, HEADER), ("c", 0, b"C: 1\r\n"))
         self.wait(delivery.write(b"x\r\n") or execute(int))
-        self.wait(delivery.prepare())
+        self.wait(asked(delivery.prepare))
         for name in ("b", "c"):
             delivery.leave_out(disk.root / name, Refusal(MAILBOX_FULL))
-        self.wait(delivery.commit())
+        self.wait(asked(delivery.commit))
         self.assertEqual(self.names(delivery), ["b", "c"])
         self.assertEqual([len(disk.messages(name)) for name in ("a", "b", "c")], [1, 0, 0])
         self.wait(send(disk.store.deliver([disk.target("b", stored)]), b"x\r\n"))
-        self.failureResultOf(ensureDeferred(disk.store.deliver([disk.target("a", stored)]).prepare()), Refusal)
+        self.failureResultOf(asked(disk.store.deliver([disk.target("a", stored)]).prepare), Refusal)
 
     def test_an_abort_gives_the_room_of_the_others_back(self) -> None:
         disk, delivery = self.start(("a", 60, HEADER), ("b", 1, HEADER))
-        self.wait(delivery.prepare())
+        self.wait(asked(delivery.prepare))
         delivery.abort()
-        self.wait(disk.store.deliver([disk.target("a", 60)]).prepare())
+        self.wait(asked(disk.store.deliver([disk.target("a", 60)]).prepare))
         self.assertEqual(disk.left(), [])
 
     def test_a_whole_delivery_refuses_for_all(self) -> None:
         disk = Disk(self.mktemp())
         delivery = disk.store.deliver([disk.target("a"), disk.target("b", 1)])
-        self.failureResultOf(ensureDeferred(delivery.prepare()), Refusal)
+        self.failureResultOf(asked(delivery.prepare), Refusal)
         self.assertEqual(delivery.refused, {})
 
 
