@@ -24,6 +24,7 @@ import socket
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mailserver.address import AddressError, normal_domain
@@ -376,12 +377,15 @@ def _covers(wide: str, narrow: str) -> bool:
 
 
 def _end(address: Any) -> tuple[str, int]:
-    host, port = getattr(address, "host", ""), getattr(address, "port", 0)
+    return _normal_ip(getattr(address, "host", "")), getattr(address, "port", 0)
+
+
+@lru_cache(maxsize=1024)
+def _normal_ip(host: str) -> str:
     literal = _literal(host.partition("%")[0])
     if literal is None:
-        return host, port
-    mapped = getattr(literal, "ipv4_mapped", None)
-    return str(mapped or literal), port
+        return host
+    return str(getattr(literal, "ipv4_mapped", None) or literal)
 
 
 # -- TCP -----------------------------------------------------------------------------------------------------------

@@ -237,7 +237,8 @@ class ESMTPServer(TimedServer):
                 self._flush()
                 self._wait_for(waiting, event)
                 return
-            self._answer(event, result)
+            if result is not None or type(event) is not events.Text:
+                self._answer(event, result)
             asked += 1
             if asked == EVENTS_PER_TURN:
                 # A peer that pipelines a thousand commands must not make all others wait for them.
@@ -280,8 +281,6 @@ class ESMTPServer(TimedServer):
     def _answer(self, event: events.Event, result: Any) -> None:
         """Give the result of a question back to the session; for a notice look only whether it failed."""
         kind = type(event)
-        if result is None and kind is events.Text:
-            return  # taken
         reply = None
         if isinstance(result, Failure):
             reply = self._trouble(event, result)
@@ -513,13 +512,22 @@ class ESMTPServer(TimedServer):
         return self.clock
 
     def _session_settings(self, peer: str) -> SessionSettings:
+        factory, given = self.factory, self.settings
+        starttls = self.ctx is not None and ITLSTransport.providedBy(self.transport)
+        trusted = factory is not None and factory.trusts(peer)
+        if factory is None or given is None or given is not factory.settings or self.challengers:
+            return self._own_settings(starttls=starttls, trusted=trusted)
+        # The same for all connections of a listener.
+        known = factory.known_settings.get((starttls, trusted))
+        if known is None:
+            known = self._own_settings(starttls=starttls, trusted=trusted)
+            factory.known_settings[(starttls, trusted)] = known
+        return known
+
+    def _own_settings(self, *, starttls: bool, trusted: bool) -> SessionSettings:
         settings = session_settings(
-            self.settings,
-            hostname=self.host.decode("ascii"),
-            challengers=self.challengers,
-            starttls=self.ctx is not None and ITLSTransport.providedBy(self.transport),
+            self.settings, hostname=self.host.decode("ascii"), challengers=self.challengers, starttls=starttls
         )
-        trusted = self.factory is not None and self.factory.trusts(peer)
         return dataclasses.replace(settings, xclient=True) if trusted else settings
 
     def _flush(self) -> None:
@@ -589,6 +597,7 @@ class ESMTPServerFactory(stock.SMTPFactory):
     ) -> None:
         super().__init__(portal)
         self.settings = settings
+        self.known_settings: dict[tuple[bool, bool], SessionSettings] = {}
         self.tls = tls
         self.admission = admission
         self.clock = clock

@@ -115,7 +115,8 @@ class SMTPSession(LoginCommands, MailCommands):
             self._give_up()
             self.state = State.READY
             self._extended = extended
-            self.peer = dataclasses.replace(self.peer, helo=name)
+            peer = self.peer
+            self.peer = Peer(peer.host, peer.port, name, peer.tls, peer.user)
             lines = [self.settings.hostname]
             if extended:
                 lines += self.extensions()
