@@ -39,6 +39,8 @@ from bench.workloads import BY_KEY, KEYS, Workload
 _GIB = 2**30
 #: Files that a server and the generator of idle connections may have open.
 _OPEN_FILES = 65_536
+#: Options that name a path.
+_PATHS = ("--directory", "--json", "--plot", "--report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", help="of ours, instead of its default: a number or auto")
     parser.add_argument(
         "--directory", help="where the disk file lies: on the disk to be measured (default: temporary)"
+    )
+    parser.add_argument(
+        "--folder", action="store_true", help="measure in a plain folder there: mount nothing, write no disk file"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures, for programs")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="the picture")
@@ -123,10 +128,9 @@ def prepare(given: argparse.Namespace, directory: Path) -> Plan:
     if any(isinstance(maker(), Aiosmtpd) for maker in makers):
         say("installing aiosmtpd into a virtual environment of its own")
         Aiosmtpd.install(directory / "aiosmtpd-venv")
-    say("compiling the generator, writing the disk file")
+    say("compiling the generator")
     certificate, key = make_certificate(directory)
-    disk = Disk(directory, (3 if given.short else 6) * _GIB, loop=os.geteuid() == 0)
-    disk.write()
+    disk = Disk(directory, (3 if given.short else 6) * _GIB, loop=os.geteuid() == 0 and not given.folder)
     return Plan(
         disk=disk,
         generators=Generators(compile_generator(directory)),
@@ -181,9 +185,19 @@ def write(outcome: Outcome, given: argparse.Namespace, facts: Sequence[str], wor
         if outcome.loads:
             path.write_text(svg(outcome.loads), "utf-8")
     if given.report:
-        command = " ".join(["python -m bench", *words])
+        command = " ".join(["python -m bench", *without_paths(words)])
         name = picture.name if picture is not None and outcome.loads else None
         report.update(given.report, report.page(outcome.sections, facts, command, name))
+
+
+def without_paths(words: Sequence[str]) -> list[str]:
+    """The command line without what only this machine has."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and not word.startswith(_PATHS):
+            kept.append(word)
+        skip = not skip and word in _PATHS
+    return kept
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -195,9 +209,11 @@ def main(words: Sequence[str] | None = None) -> int:
     directory.chmod(0o755)  # Postfix' programs are other users
     try:
         plan = prepare(given, directory)
-        facts = machine.describe(plan.disk, plan.servers())
-        print("\n".join(facts), end="\n\n", flush=True)
-        outcome = measure_all(plan, given)
+        say("writing the disk file")
+        with plan.disk.attached():
+            facts = machine.describe(plan.disk, plan.servers())
+            print("\n".join(facts), end="\n\n", flush=True)
+            outcome = measure_all(plan, given)
         write(outcome, given, facts, sys.argv[1:] if words is None else words)
     except (BenchError, DamagedError) as error:
         say(f"bench: {error}")

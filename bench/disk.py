@@ -11,6 +11,7 @@ is measured, and not for all servers in the same way.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
@@ -23,6 +24,21 @@ from bench.run import BenchError, run
 _BLOCK = 4 * 2**20
 #: One inode for so many octets: for a million small messages.
 _INODE_RATIO = 4096
+
+
+#: <linux/sched.h>
+_CLONE_NEWNS = 0x00020000
+
+
+def _leave_others() -> None:
+    """
+    Mount where only this process and its children see it: a container that starts meanwhile would copy the mount, and
+    keep the device busy when we have unmounted it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise BenchError(f"no mounts of our own: {os.strerror(ctypes.get_errno())}")
+    run(["mount", "--make-rprivate", "/"])
 
 
 class Disk:
@@ -39,30 +55,39 @@ class Disk:
         self._image = directory / "disk.img"
         self._mounted = directory / "disk"
         self._mounted.mkdir()
-        #: The loop device while it is mounted ("loop0"); "" for a folder.
-        self.device = ""
+        self._device = ""  # "/dev/loop0"; "" for a folder
 
     def describe(self) -> str:
         """For the report."""
         if not self._loop:
-            return "a folder of the machine's file system (not root: nothing could be mounted)"
+            return "a folder of the machine's own file system (nothing was mounted)"
         size = f"{self.size / 2**30:.1f} GiB"
         return f"ext4 with its journal, in a file of {size} with all blocks written, by the loop device"
 
-    def write(self) -> None:
-        """Write every block of the file once."""
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Write every block of the file once; it is a device until the end of the block."""
         if not self._loop:
+            yield
             return
         with self._image.open("wb") as file:
             for _ in range(self.size // _BLOCK):
                 file.write(bytes(_BLOCK))
             file.flush()
             os.fsync(file.fileno())
+        _leave_others()
+        # One device for all rounds: `mount -o loop` can get one that still remembers blocks of the round before.
+        self._device = run(["losetup", "--find", "--show", str(self._image)]).strip()
+        try:
+            yield
+        finally:
+            run(["losetup", "--detach", self._device])
+            self._device = ""
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[Path]:
         """An empty file system, until the end of the block; all that use it must have ended then."""
-        if not self._loop:
+        if not self._device:
             try:
                 yield self._mounted
             finally:
@@ -71,15 +96,12 @@ class Disk:
             return
         # nodiscard: mkfs would punch holes into the file.  lazy_*: nothing is left to be done in the background.
         options = "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
-        run(["mkfs.ext4", "-q", "-F", "-i", str(_INODE_RATIO), "-E", options, str(self._image)])
-        run(["mount", "-o", "loop", str(self._image), str(self._mounted)])
+        run(["mkfs.ext4", "-q", "-F", "-i", str(_INODE_RATIO), "-E", options, self._device])
+        run(["mount", self._device, str(self._mounted)])
         try:
             self._mounted.chmod(0o755)
-            source = run(["findmnt", "-n", "-o", "SOURCE", str(self._mounted)]).strip()
-            self.device = Path(source).name
             yield self._mounted
         finally:
-            self.device = ""
             self._unmount()
 
     def _unmount(self) -> None:
@@ -94,7 +116,7 @@ class Disk:
         """How often the device was told to flush its cache, since it was made; 0 when that is not known."""
         with contextlib.suppress(OSError, IndexError):
             # Documentation/block/stat.rst of Linux: the 16th number.
-            return int(Path("/sys/block", self.device, "stat").read_text().split()[15])
+            return int(Path("/sys/block", Path(self._device).name, "stat").read_text().split()[15])
         return 0
 
     def number(self) -> int:

@@ -29,7 +29,7 @@ def describe(disk: Disk, servers: Sequence[Server]) -> list[str]:
     software = [f"Linux {platform.release().split('-')[0]}", distribution(), f"Python {platform.python_version()}"]
     software += [f"Twisted {version('twisted')}", openssl()]
     lines = [
-        f"{os.cpu_count()} processors: {processor(Path('/proc/cpuinfo').read_text())}",
+        f"{os.cpu_count()} processors: {model(Path('/proc/cpuinfo').read_text())}",
         f"{memory(Path('/proc/meminfo').read_text()):.0f} GiB of memory",
         ", ".join(software),
         f"disk: {disk.describe()}; {rate:,.0f} writes of 4 KiB a second with an fdatasync each, one after the other",
@@ -37,7 +37,7 @@ def describe(disk: Disk, servers: Sequence[Server]) -> list[str]:
     return [*lines, *(f"{server.name} {server.version()}" for server in servers)]
 
 
-def processor(cpuinfo: str) -> str:
+def model(cpuinfo: str) -> str:
     """The model that /proc/cpuinfo names."""
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else platform.machine()

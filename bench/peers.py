@@ -178,8 +178,15 @@ class Mailserver(_Process):
         self.durable = "nothing" if variant.durability == "none" else "the message under its name in the Maildir"
 
     def start(self, place: Place) -> None:
-        self.port = free_port()
+        configuration = self.configure(place)
         (place.directory / "data").mkdir(mode=0o700)
+        self._add(place.users)
+        command = [str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile="]
+        self._launch([*command, "mailserver", "--config", str(configuration)], place.directory)
+
+    def configure(self, place: Place) -> Path:
+        """Choose a port, and write the configuration."""
+        self.port = free_port()
         server, storage = self._variant.lines()
         configuration = place.directory / "mailserver.toml"
         configuration.write_text(
@@ -194,9 +201,7 @@ class Mailserver(_Process):
             )
         )
         self._configuration, self._mail = configuration, place.directory / "data" / "mail" / DOMAIN
-        self._add(place.users)
-        command = [str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile="]
-        self._launch([*command, "mailserver", "--config", str(configuration)], place.directory)
+        return configuration
 
     def _add(self, users: Sequence[str]) -> None:
         from mailserver.accounts.passwords import hash_password

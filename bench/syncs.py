@@ -52,7 +52,7 @@ def perf_total(text: str) -> int | None:
 
 
 def strace_total(lines: Iterable[str]) -> int:
-    """The calls in an output of strace.  One that another thread interrupts is printed in two lines and counts once."""
+    """The calls in an output of strace.  One printed in two lines (another thread came) counts once."""
     total = 0
     for line in lines:
         if "resumed>" not in line:
