@@ -76,6 +76,10 @@ class Server(ABC):
         """What it tells of itself."""
         return {}
 
+    def copies(self, recipients: int) -> int:  # noqa: ARG002 - recipients share one
+        """How often the text of a message for so many is on the disk."""
+        return 1
+
     def folders(self, users: Sequence[str]) -> list[Path]:
         """The folders in which the files of these users appear."""
         return list(dict.fromkeys(self.maildir(user) / "new" for user in users))
@@ -175,7 +179,7 @@ class Mailserver(_Process):
         self.name = name
         self._variant = variant
         self._configuration = self._mail = Path()
-        self.durable = "nothing" if variant.durability == "none" else "the message under its name in the Maildir"
+        self.durable = "nothing" if variant.durability == "none" else "the message, and its name in the Maildir"
 
     def start(self, place: Place) -> None:
         configuration = self.configure(place)
@@ -324,6 +328,9 @@ class Postfix(Server):
             run(["postfix", "-c", str(directory / "conf"), "stop"])
             # `postfix stop` waits for the master; its children end by themselves.
             await_true(lambda: not Path("/proc", str(self.pid)).exists(), "Postfix stops")
+
+    def copies(self, recipients: int) -> int:
+        return recipients
 
     def maildir(self, user: str) -> Path:
         assert self._directory is not None

@@ -13,7 +13,7 @@ from html import escape
 from bench.figures import Figures, ratio
 from bench.workloads import Workload
 
-_LEFT, _WIDTH, _RIGHT = 250, 460, 120
+_LEFT, _WIDTH, _RIGHT = 300, 460, 130
 _BAR, _GAP, _TOP = 16, 22, 44
 _FONT = 'font-family="sans-serif" font-size="12"'
 COLOURS = ("#2b6cb0", "#a0aec0", "#dd6b20", "#38a169", "#805ad5")

@@ -1,11 +1,13 @@
 """
-The rounds of one workload: all servers in turns, on a fresh file system each time.
+The rounds of one workload: all servers in turns, on a fresh file system.
 
 In: a `Plan` and a `Workload`.  Out: `Figures` for each server.
-A round: empty file system, servers started and warmed up with mail of their own, then each in turn gets its load, the
-first in one round is the last in the next.  What a server has left to be written back is written before the next one
-begins.  Each server gets as many messages as keep it busy for about the same time.  A message is done when it lies in
-its Maildir, whole; sizes are looked at in every round, every octet in the round that is observed.
+Servers are started on an empty file system and warmed up with mail of their own; then, round by round, each in turn
+gets its load, for mailboxes that nobody has written to; the first in one round is the last in the next.  Nothing is
+deleted: when the room runs out, the next round begins on an empty file system again.  What a server has left to be
+written back is written before the next one begins.  Each server gets as many messages as keep it busy for about the
+same time.  A message is done when it lies in its Maildir, whole; sizes are looked at in every round, every octet in the
+round that is observed.
 Failures: BenchError or DamagedError: a server did not start, a message was refused, or is not there.
 """
 
@@ -163,21 +165,25 @@ def all_files(server: Server, load: Load) -> list[Path]:
 
 def measure(plan: Plan, workload: Workload) -> list[Figures]:
     """All rounds of all servers, and the one that is observed."""
-    names = [server.name for server in plan.servers()]
-    found: dict[str, list[Round]] = {name: [] for name in names}
-    counts: dict[str, int] = {}
-    load = workload.load
-    users = [user for name in (load.user, WARM, OBSERVED) for user in load.of(1, name).users()]
-    for number in range(plan.rounds):
+    load, counts = workload.load, dict[str, int]()
+    names = [f"{load.user}{number}" for number in range(plan.rounds)]
+    users = [user for name in (*names, WARM, OBSERVED) for user in load.of(1, name).users()]
+    found: dict[str, list[Round]] = {server.name: [] for server in plan.servers()}
+    while names:
         servers = plan.servers()
         with running(plan, servers, users):
             for server in servers:
                 rate = warm_up(plan, server, load)
                 counts.setdefault(server.name, messages_for(rate, plan.seconds, workload.most))
-            for server in turn(servers, number):
-                done = timed(plan, server, load.of(counts[server.name]))
-                found[server.name].append(done)
-                plan.say(f"  round {number + 1}: {server.name} {done.messages / done.delivered:,.0f}/s")
+            for _ in range(rounds_that_fit(plan.disk.size, [(each, load.of(counts[each.name])) for each in servers])):
+                number = plan.rounds - len(names)
+                for server in turn(servers, number):
+                    done = timed(plan, server, load.of(counts[server.name], names[0]))
+                    found[server.name].append(done)
+                    plan.say(f"  round {number + 1}: {server.name} {done.messages / done.delivered:,.0f}/s")
+                del names[0]
+                if not names:
+                    break
     servers = plan.servers()
     observations = {}
     with running(plan, servers, users):
@@ -189,15 +195,25 @@ def measure(plan: Plan, workload: Workload) -> list[Figures]:
     return [Figures(each.name, each.durable, found[each.name], observations[each.name]) for each in servers]
 
 
+def rounds_that_fit(size: int, loads: Sequence[tuple[Server, Load]]) -> int:
+    """How many rounds the file system has room for; at least one."""
+    each = sum(load.messages * server.copies(load.recipients) * (load.size + 8192) for server, load in loads)
+    return max(1, size // 2 // each)
+
+
 def warm_up(plan: Plan, server: Server, load: Load) -> float:
-    """Some messages, until they are delivered; how many a second."""
-    messages = 20 if load.size > 2**19 else 200
-    warm = load.of(messages, WARM)
-    before = count_files(server.folders(warm.users()))
-    begun = time.perf_counter()
-    plan.generators.send(warm, server.port)
-    await_files(server.folders(warm.users()), before + files_of(server, warm), begun)
-    return messages / (time.perf_counter() - begun)
+    """Some messages, until they are delivered, twice: the first find out how many a second to expect."""
+    messages, rate = 20 if load.size > 2**19 else 200, 0.0
+    for _ in range(2):
+        warm = load.of(messages, WARM)
+        folders = server.folders(warm.users())
+        wanted = count_files(folders) + files_of(server, warm)
+        begun = time.perf_counter()
+        plan.generators.send(warm, server.port)
+        await_files(folders, wanted, begun)
+        rate = messages / (time.perf_counter() - begun)
+        messages = min(messages_for(rate, plan.seconds / 4, 100_000), 10 * messages)
+    return rate
 
 
 def messages_for(rate: float, seconds: float, most: int) -> int:

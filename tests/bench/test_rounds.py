@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.load import Load
 from bench.peers import Aiosmtpd, Postfix
-from bench.rounds import await_files, check_sizes, count_files, files_of, messages_for, turn
+from bench.rounds import await_files, check_sizes, count_files, files_of, messages_for, rounds_that_fit, turn
 from bench.run import BenchError
 
 
@@ -32,6 +32,13 @@ class RoundsTests(SynchronousTestCase):
         self.assertEqual(messages_for(123.4, 4, 60_000), 490)
         self.assertEqual(messages_for(1234.5, 4, 800), 800)
         self.assertEqual(messages_for(0.5, 4, 800), 40)
+
+    def test_as_many_rounds_as_there_is_room_for_share_a_file_system(self) -> None:
+        large, postfix = Load(messages=100, size=2**20, recipients=10), Postfix()
+        self.assertEqual(rounds_that_fit(6 * 2**30, [(postfix, large)]), 3)
+        self.assertEqual(rounds_that_fit(6 * 2**30, [(postfix, large), (postfix, large)]), 1)
+        self.assertEqual(rounds_that_fit(2**20, [(postfix, large)]), 1)
+        self.assertEqual(rounds_that_fit(6 * 2**30, [(Aiosmtpd(Path()), large)]), 30)
 
     def test_files_are_counted_also_where_no_folder_is_yet(self) -> None:
         self.assertEqual(count_files([self.folder(1, 1), self.folder(1), Path(self.mktemp())]), 3)
