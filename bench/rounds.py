@@ -6,8 +6,8 @@ Servers are started on an empty file system and warmed up with mail of their own
 gets its load, for mailboxes that nobody has written to; the first in one round is the last in the next.  Nothing is
 deleted: when the room runs out, the next round begins on an empty file system again.  What a server has left to be
 written back is written before the next one begins.  Each server gets as many messages as keep it busy for about the
-same time.  A message is done when it lies in its Maildir, whole; sizes are looked at in every round, every octet in the
-round that is observed.
+same time.  A message is done when it lies in its Maildir, whole; sizes are looked at in every round, every octet in
+the round that is observed.
 Failures: BenchError or DamagedError: a server did not start, a message was refused, or is not there.
 """
 
