@@ -18,7 +18,8 @@ class Round:
 
     messages: sent.  accepted: until the last 250.  delivered: until the last file lies in its Maildir.
     settled: until all is written back, as `sync` sees it.  cpu: seconds of all processes.  flushes: of the device.
-    memory: octets, when it was over.
+    memory: octets, when it was over.  others: the part of the processors that went neither to the server nor to the load,
+    but to kernel threads for the disk and whatever else runs on the machine.
     """
 
     messages: int
@@ -28,6 +29,7 @@ class Round:
     cpu: float
     flushes: int
     memory: int
+    others: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,11 @@ class Figures:
     def memory(self) -> float:
         """Octets."""
         return self.median(lambda each: each.memory)
+
+    @property
+    def others(self) -> float:
+        """The part of the processors that others took."""
+        return self.median(lambda each: each.others)
 
     def as_json(self) -> dict[str, object]:
         """For the file of `--json`: the medians, and each round."""

@@ -63,6 +63,12 @@ def cpu_seconds(root: int, proc: Path = PROC, ticks_a_second: int | None = None)
     return ticks / (ticks_a_second or os.sysconf("SC_CLK_TCK"))
 
 
+def machine_seconds(proc: Path = PROC, ticks_a_second: int | None = None) -> float:
+    """The time that all processors of the machine were busy, or taken away by the host of a virtual one."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, (proc / "stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / (ticks_a_second or os.sysconf("SC_CLK_TCK"))
+
+
 def memory(root: int, proc: Path = PROC) -> int:
     """PSS of the tree, in octets."""
     total = 0

@@ -52,12 +52,16 @@ def loaded(workload: Workload, figures: Sequence[Figures]) -> Section:
     )
     load = workload.load
     messages = ", ".join(f"{each.server} {each.rounds[0].messages:,}" for each in figures)
+    others = ", ".join(f"{each.server} {each.others:.0%}" for each in figures)
     goal = f"Goal: {workload.floor:g} times Postfix, to reach for: {workload.reach:g}."
     return Section(
         f"({workload.key}) {workload.title}, {load.parallel} parallel",
         head,
         [_row(each, figures) for each in figures],
-        (f"{goal} Medians of {len(figures[0].rounds)} rounds; messages in each: {messages}.",),
+        (
+            f"{goal} Medians of {len(figures[0].rounds)} rounds; messages in each: {messages}.",
+            f"Kernel threads for the disk, and all others on the machine, took of the processors: {others}.",
+        ),
     )
 
 

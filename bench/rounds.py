@@ -103,6 +103,7 @@ def timed(plan: Plan, server: Server, load: Load) -> Round:
     wanted += count_files(folders)  # aiosmtpd has one for everybody
     plan.disk.sync()
     cpu, flushes = processes.cpu_seconds(server.pid), plan.disk.flushes()
+    everybody = processes.machine_seconds() - ours()
     begun = time.perf_counter()
     sent = plan.generators.send(load, server.port)
     accepted = delivered = sent.seconds
@@ -114,6 +115,8 @@ def timed(plan: Plan, server: Server, load: Load) -> Round:
     plan.disk.sync()
     settled = delivered + time.perf_counter() - synced
     cpu = processes.cpu_seconds(server.pid) - cpu
+    everybody = processes.machine_seconds() - ours() - everybody
+    took = time.perf_counter() - begun
     check_sizes(folders, wanted, load.size)
     return Round(
         messages=load.messages,
@@ -123,7 +126,14 @@ def timed(plan: Plan, server: Server, load: Load) -> Round:
         cpu=cpu,
         flushes=flushes,
         memory=processes.memory(server.pid),
+        others=max(0.0, everybody - cpu) / (took * (os.cpu_count() or 1)),
     )
+
+
+def ours() -> float:
+    """Processor time of the benchmark itself and of the load."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def check_sizes(folders: Sequence[Path], count: int, size: int) -> None:

@@ -15,6 +15,7 @@ def a_round(delivered: float, messages: int = 1000) -> Round:
         cpu=0.5,
         flushes=250,
         memory=64 * 2**20,
+        others=0.25,
     )
 
 

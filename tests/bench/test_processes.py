@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.processes import cpu_seconds, memory, tree
+from bench.processes import cpu_seconds, machine_seconds, memory, tree
 
 
 class ProcessesTests(SynchronousTestCase):
@@ -39,6 +39,10 @@ class ProcessesTests(SynchronousTestCase):
     def test_a_name_with_blanks_and_brackets_moves_no_field(self) -> None:
         self.process(10, 1, (1, 2, 3, 4), 0, name="a) S 1 (b")
         self.assertEqual(cpu_seconds(10, self.proc, ticks_a_second=10), 1)
+
+    def test_the_machine_was_busy_when_it_was_not_idle_and_did_not_wait(self) -> None:
+        (self.proc / "stat").write_text("cpu  100 20 30 9999 8888 4 5 41 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+        self.assertEqual(machine_seconds(self.proc, ticks_a_second=100), 2)
 
     def test_memory_is_the_sum_of_the_shares(self) -> None:
         self.process(10, 1, (0, 0, 0, 0), 300)

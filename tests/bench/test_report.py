@@ -51,7 +51,9 @@ class TablesTests(SynchronousTestCase):
 
     def test_the_goals_stand_below(self) -> None:
         workload = replace(BY_KEY["b"], floor=7, reach=10)
-        self.assertIn("7 times Postfix, to reach for: 10", "".join(loaded(workload, [figures("postfix", 1)]).notes))
+        notes = "".join(loaded(workload, [figures("postfix", 1)]).notes)
+        self.assertIn("7 times Postfix, to reach for: 10", notes)
+        self.assertIn("took of the processors: postfix 25%", notes)
 
     def test_idle_connections_are_told_in_kib(self) -> None:
         section = idle([IdleFigures("mailserver", True, 1000, 10 * 2**20, 10 * 2**20 + 1000 * 3072)])
