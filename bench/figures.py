@@ -18,8 +18,8 @@ class Round:
 
     messages: sent.  accepted: until the last 250.  delivered: until the last file lies in its Maildir.
     settled: until all is written back, as `sync` sees it.  cpu: seconds of all processes.  flushes: of the device.
-    memory: octets, when it was over.  others: the part of the processors that went neither to the server nor to the load,
-    but to kernel threads for the disk and whatever else runs on the machine.
+    memory: octets, when it was over.  others: the part of the processors that went neither to the server nor to the
+    load, but to kernel threads for the disk and whatever else runs on the machine.
     """
 
     messages: int

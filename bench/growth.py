@@ -3,22 +3,23 @@ Workload (h): does the server become slower as it grows?
 
 In: a `Plan`.  Out: `GrowthFigures`: messages per second for each size, of our server alone.
 Three series, all 4 KiB over 20 kept connections: more and more accounts, of which ten get mail; as many, of which all
-get mail (then the file system has to go to a new directory for each message); mailboxes that hold more and more
-messages. What is there before is made without content, as it is names that count: hard links to a few empty files.
+get mail (then the file system has to go to a new directory for each message); a mailbox that holds more and more
+messages.  Servers of all sizes run at the same time, and have their turns as in all workloads.  What is there before
+is made without content, as it is names that count: hard links to a few empty files.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.load import Load
 from bench.peers import Server
-from bench.rounds import Plan, count_files, running
+from bench.rounds import Plan, count_files, start
 from bench.run import BenchError
 
 ACCOUNTS = (10, 1_000, 100_000)
@@ -54,64 +55,68 @@ class GrowthFigures:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Grown:
+    """A server of one size.  accounts: that it has.  targets: how many get mail.  held: messages that these have."""
+
+    accounts: int
+    targets: int
+    held: int = 0
+
+
+_SERIES: tuple[tuple[str, tuple[int, ...], Callable[[int], _Grown]], ...] = (
+    ("accounts, mail for ten of them", ACCOUNTS, lambda size: _Grown(size, _TARGETS)),
+    ("accounts, mail for all of them", ACCOUNTS, lambda size: _Grown(size, size)),
+    ("messages held by the mailbox that gets all mail", HELD, lambda size: _Grown(1, 1, size)),
+)
+
+
 def measure_growth(plan: Plan) -> list[GrowthFigures]:
     """The three series of each variant of our server that was asked for."""
     found = []
     for position, first in enumerate(plan.servers()):
         if not first.name.startswith("mailserver"):
             continue
-        for series, sizes, measure in (
-            ("accounts, mail for ten of them", ACCOUNTS, _few_of),
-            ("accounts, mail for all of them", ACCOUNTS, _all_of),
-            ("messages held by a mailbox", HELD, _holding),
-        ):
-            rates = []
-            for size in sizes:
-                rates.append(measure(plan, plan.servers()[position], size))
-                plan.say(f"  {first.name}, {series}: {size:,}: {rates[-1]:,.0f}/s")
+        for series, sizes, of_size in _SERIES:
+            servers = [plan.servers()[position] for _ in sizes]
+            rates = _measure(plan, servers, [of_size(size) for size in sizes])
+            for size, rate in zip(sizes, rates, strict=True):
+                plan.say(f"  {first.name}, {series}: {size:,}: {rate:,.0f}/s")
             found.append(GrowthFigures(first.name, series, sizes, tuple(rates)))
     return found
 
 
-def _few_of(plan: Plan, server: Server, accounts: int) -> float:
-    return _rate(plan, server, accounts, _TARGETS)
-
-
-def _all_of(plan: Plan, server: Server, accounts: int) -> float:
-    return _rate(plan, server, accounts, accounts)
-
-
-def _holding(plan: Plan, server: Server, held: int) -> float:
-    return _rate(plan, server, _TARGETS, _TARGETS, lambda folder: fill(folder, held // _TARGETS))
-
-
-def _rate(
-    plan: Plan, server: Server, accounts: int, targets: int, prepare: Callable[[Path], object] | None = None
-) -> float:
-    """Messages per second: the median of some loads."""
-    load = Load(messages=1, size=4096, kept=True, spread=targets)
-    users = load.of(1).users() if targets == accounts else [f"{number}{load.user}" for number in range(accounts)]
-    with running(plan, [server], users):
-        for user in users[:targets]:
-            server.make_maildir(user)
-        folders = server.folders(users[:targets])
-        if prepare is not None:
-            for folder in folders:
-                prepare(folder)
-        plan.disk.sync()
-        messages, rates = 300, []
+def _measure(plan: Plan, servers: Sequence[Server], sizes: Sequence[_Grown]) -> list[float]:
+    """Messages per second of each: the median of rounds, in which each has its turn."""
+    load = Load(messages=300, size=4096, kept=True)
+    rates: list[list[float]] = [[] for _ in servers]
+    with plan.disk.fresh() as root, ExitStack() as stack:
+        for number, (server, size) in enumerate(zip(servers, sizes, strict=True)):
+            users = replace(load, spread=size.accounts).users()
+            start(plan, stack, server, root / str(number), users)
+            for user in users[: size.targets]:
+                server.make_maildir(user)
+                if size.held:
+                    fill(server.maildir(user) / "new", size.held)
+        messages = 300
         for number in range(plan.rounds + 1):
-            before = count_files(folders)
-            plan.disk.sync()
-            begun = time.perf_counter()
-            seconds = plan.generators.send(load.of(messages), server.port).seconds
-            if count_files(folders) != before + messages:
-                raise BenchError(f"{server.name}: not all of {messages} messages have arrived")
-            if number:
-                rates.append(messages / seconds)
-            else:  # the first has warmed up
-                messages = max(300, int(messages / (time.perf_counter() - begun) * plan.seconds))
-    return statistics.median(rates)
+            for server, size, of_server in zip(servers, sizes, rates, strict=True):
+                rate = _rate(plan, server, replace(load, messages=messages, spread=size.targets))
+                if number:
+                    of_server.append(rate)
+            if not number:  # the first has warmed up
+                messages = max(messages, int(rate * plan.seconds))
+    return [statistics.median(each) for each in rates]
+
+
+def _rate(plan: Plan, server: Server, load: Load) -> float:
+    folders = server.folders(load.users())
+    before = count_files(folders)
+    plan.disk.sync()
+    seconds = plan.generators.send(load, server.port).seconds
+    if count_files(folders) != before + load.messages:
+        raise BenchError(f"{server.name}: not all of {load.messages} messages have arrived")
+    return load.messages / seconds
 
 
 def fill(folder: Path, number: int) -> None:

@@ -59,11 +59,17 @@ def running(plan: Plan, servers: Sequence[Server], users: Sequence[str], connect
     """The servers, started on a fresh file system, until the end of the block."""
     with plan.disk.fresh() as root, ExitStack() as stack:
         for server in servers:
-            directory = root / server.name
-            directory.mkdir(mode=0o755)
-            stack.callback(server.stop)
-            server.start(Place(directory, users, plan.certificate, plan.key, connections))
+            start(plan, stack, server, root / server.name, users, connections)
         yield
+
+
+def start(
+    plan: Plan, stack: ExitStack, server: Server, directory: Path, users: Sequence[str], connections: int = 1000
+) -> None:
+    """A server in a directory of its own, until the stack is unwound."""
+    directory.mkdir(mode=0o755)
+    stack.callback(server.stop)
+    server.start(Place(directory, users, plan.certificate, plan.key, connections))
 
 
 def count_files(folders: Sequence[Path]) -> int:
