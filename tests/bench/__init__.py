@@ -1,0 +1,1 @@
+"""Tests of bench/: what is computed and written.  Nothing is started, no network."""
