@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from twisted.internet.task import Clock
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.address import Address, parse_address
@@ -18,6 +17,7 @@ from mailserver.foundations import (
     self_signed_names,
     settings_of,
 )
+from mailserver.lean_tls import LeanTLSFactory
 from mailserver.proxy import ProxyFactory
 from mailserver.reply import RELAYING_DENIED, Refusal
 from mailserver.routing import DevelopmentRouter, Local
@@ -123,10 +123,10 @@ class FactoryTests(FoundationsCase):
     def test_the_layers_below_the_protocol(self) -> None:
         self.assertIsInstance(self.factory(SMTP), ESMTPServerFactory)
         implicit = self.factory('address = "127.0.0.1:0"\nprotocol = "submission"\ntls = "implicit"')
-        self.assertIsInstance(implicit, TLSMemoryBIOFactory)
+        self.assertIsInstance(implicit, LeanTLSFactory)
         proxied = self.factory(SMTP + '\nproxy_protocol = true\ntrusted_proxies = ["127.0.0.1"]\ntls = "implicit"')
         assert isinstance(proxied, ProxyFactory)
-        self.assertIsInstance(proxied.wrapped, TLSMemoryBIOFactory)
+        self.assertIsInstance(proxied.wrapped, LeanTLSFactory)
 
     def test_who_may_use_xclient(self) -> None:
         factory = self.factory(SMTP + '\nxclient = ["192.0.2.0/24"]')
