@@ -257,7 +257,7 @@ class Supervisor:
             worker.process = self._spawn(worker)
         except OSError as error:  # no more processes, or descriptors
             worker.process = _NotStarted()
-            self._clock.callLater(0, worker.ended, f"it cannot be started: {error.strerror}")
+            self._clock.callLater(0, worker.ended, f"it cannot be started: {error}")
         return worker
 
     def _free_number(self) -> int | None:
