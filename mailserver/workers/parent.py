@@ -243,7 +243,7 @@ class WorkersService(ReloadingService):
             await self.supervisor.replace(ServingPlan(config, sockets))
         except (WorkerError, StartError) as error:
             _close(opened)
-            raise StartError([f"the first new worker could not start: {error}"]) from error
+            raise StartError([f"no worker could start with the new configuration: {error}"]) from error
         gone = {key: bound for key, bound in self._sockets.items() if key not in wanted}
         self.config, self._sockets = config, sockets
         _close(gone)

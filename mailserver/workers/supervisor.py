@@ -83,7 +83,7 @@ Spawn = Callable[["Worker"], Process]
 
 
 class WorkerError(Exception):
-    """The first worker of a plan has ended before it was ready.  `str()` is why."""
+    """The first worker of a plan has ended before it was ready, or all shall stop.  `str()` is why."""
 
 
 class State(enum.Enum):
@@ -170,10 +170,13 @@ class Supervisor:
         """
         Put workers with this plan into the places of all; returns when the last new one is ready.
 
-        Raises WorkerError when the first new one does not start; then the old plan stays.
+        Raises WorkerError when the first new one does not start; then the old plan stays.  Also when all are told to
+        stop meanwhile.
         """
         for slot in self.slots:
-            while not self._stopping and (why := await self._put(slot, plan)) is not None:
+            while (why := await self._put(slot, plan)) is not None:
+                if self._stopping:
+                    raise WorkerError("the server stops")
                 if self._plan is not plan:
                     self._restart_if_empty(slot)
                     raise WorkerError(why)
