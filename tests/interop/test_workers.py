@@ -166,7 +166,7 @@ class ServingTests(WorkersCase):
         for _ in range(5):
             with session(server.address("in")) as client:
                 client.docmd(f"MAIL FROM:<{SENDER}>")
-                for number in range(30):
+                for number in range(60):
                     client.docmd(f"RCPT TO:<anna+{number:050}{'x' * 8}@example.org>")
                 client.data(b"Subject: x\r\n\r\nx\r\n")
 
