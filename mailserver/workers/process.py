@@ -80,6 +80,7 @@ def _service(brief: Brief, reactor: Any) -> MailService:
     from mailserver.service import MailService
     from mailserver.workers.tables import Table
 
+    config = parse(brief.text, Path(brief.source))
     place = Place(
         worker=brief.number,
         unique=False,
@@ -87,7 +88,7 @@ def _service(brief: Brief, reactor: Any) -> MailService:
         sweep=brief.sweep,
         elsewhere=Table(TABLES, brief.number),
     )
-    service = MailService(parse(brief.text, Path(brief.source)), reactor, place=place, sockets=brief.bound())
+    service = MailService(config, reactor, place=place, sockets=brief.bound())
     service.prepare()
     return service
 
