@@ -307,7 +307,9 @@ def twistd_logger(
         from twisted.internet import reactor  # twistd has chosen it by now
 
         if name == "-" or (options.get("nodaemon") and not name):
-            return observer(format, level, SharedLines(sys.stdout.fileno()) if shared else sys.stdout, reactor=reactor)
+            return observer(
+                format, level, SharedLines(sys.stdout.fileno()) if shared else sys.stdout, reactor=reactor
+            )
         return observer(format, level, _open_log_file(name or "twistd.log"), reactor=reactor)
 
     return make

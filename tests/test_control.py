@@ -86,7 +86,9 @@ class ConversationTests(SynchronousTestCase):
         self.protocol.makeConnection(self.transport)
         self.assertEqual(self.say(b'{"command": "wait"}\n{"command": "stats"}\n'), [])
         later[0].callback({"n": 1})
-        self.assertEqual([json.loads(line) for line in self.transport.value().splitlines()], [{"n": 1}, {"uptime": 5}])
+        self.assertEqual(
+            [json.loads(line) for line in self.transport.value().splitlines()], [{"n": 1}, {"uptime": 5}]
+        )
         self.assertEqual(self.say(b'{"command": "wait"}\n'), [])
         later[1].errback(RuntimeError("a secret cause"))
         self.assertIn(b"wait failed; the log says why", self.transport.value())

@@ -188,7 +188,9 @@ class SumTests(SynchronousTestCase):
         self.assertEqual(add_up(()), {key: nothing[key] for key in nothing if key not in ("pid", "uptime")})
 
     def test_numbers_are_added_and_what_only_one_has_is_kept(self) -> None:
-        told = add_up([self.counted("x", "y"), self.counted("y", listener="b", refused="450 4.2.0"), self.counted("y")])
+        told = add_up(
+            [self.counted("x", "y"), self.counted("y", listener="b", refused="450 4.2.0"), self.counted("y")]
+        )
         self.assertEqual((told["connections"]["total"], told["messages"]["octets"]), (4, 40))
         self.assertEqual((told["listeners"]["a"]["accepted"], told["listeners"]["b"]["accepted"]), (3, 1))
         self.assertEqual(list(told["refusals"].items()), [("550 5.1.1", 2), ("450 4.2.0", 1)])

@@ -63,14 +63,15 @@ def _serve(brief: Brief, reactor: Any) -> int:
         return _tell_failure([str(problem) for problem in error.problems if not problem.warning])
     except StartError as error:
         return _tell_failure(error.lines)
-    Serving(service, reactor).start()
+    serving = Serving(service, reactor)
+    serving.start()
     reactor.run()
     from mailserver.counters import TOP_OF_WORKER
 
     os.set_blocking(last, True)
     with contextlib.suppress(OSError):  # the parent may be dead
         os.write(last, line_of({"say": "last", "told": service.ground.counters.snapshot(TOP_OF_WORKER)}))
-    return 0
+    return serving.status
 
 
 def _service(brief: Brief, reactor: Any) -> MailService:
@@ -107,6 +108,8 @@ class Serving:
         self._lines = Lines()
         self._stops = False
         self._pipe: Any = None
+        #: Of the process.
+        self.status = 0
 
     def start(self) -> None:
         """Serve as soon as the reactor runs, and then say so."""
@@ -116,10 +119,17 @@ class Serving:
     def _running(self) -> None:
         from twisted.internet.stdio import StandardIO
 
+        from mailserver.foundations import StartError
+
         # The reactor has taken SIGTERM by now, and would let it end the process with no exit status 0.
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._reactor.callFromThread(self.stop))
-        self._service.privilegedStartService()
-        self._service.startService()
+        try:
+            self._service.privilegedStartService()
+            self._service.startService()
+        except StartError as error:  # its journal
+            self.status = _tell_failure(error.lines)
+            self._reactor.stop()
+            return
         standard_io: Any = StandardIO  # mypy sees that of Windows
         self._pipe = standard_io(_parent_line(self), stdin=FROM_PARENT, stdout=TO_PARENT, reactor=self._reactor)
         self.say({"say": "ready"})

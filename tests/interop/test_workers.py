@@ -211,7 +211,7 @@ class DeathTests(WorkersCase):
                     client.docmd(command)
                 client.send(b"Subject: open\r\n\r\n" + b"y" * 300_000)
             await_true(lambda: len(list(tmp.glob("*"))) == MANY, "files in tmp/", server.told)
-            of = {number: {p for p in tmp.glob(f"*P{pid}Q*")} for number, pid in workers.items()}
+            of = {number: set(tmp.glob(f"*P{pid}Q*")) for number, pid in workers.items()}
             self.assertTrue(of[1] and of[2])
             os.kill(workers[1], signal.SIGKILL)
             await_true(lambda: set(tmp.glob("*")) == of[2], "only those of the living", server.told)
@@ -519,7 +519,9 @@ class OtherWaysTests(WorkersCase):
             self.skipTest("only root can give up root")
         nobody = pwd.getpwnam("nobody")
         with self._skipped_where_it_cannot_run():
-            subprocess.run([sys.executable, "-c", ""], user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[], check=True)
+            subprocess.run(
+                [sys.executable, "-c", ""], user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[], check=True
+            )
         text = STANDARD.replace('data_dir = "data"\n', 'data_dir = "data"\nuser = "nobody"\nworkers = 2\n')
         server = self.new_server(text)
         shutil.copytree(prepared_data(), server.data)

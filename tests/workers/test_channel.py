@@ -76,7 +76,9 @@ class BriefTests(SynchronousTestCase):
             copies = {number: os.dup(of) for number, of in descriptors.items()}
             moved = {key: [[copies[row[0]], *row[1:]] for row in each] for key, each in read.sockets.items()}
             found = Brief(**{**json.loads(json.dumps({"sockets": moved})), **_rest(read)}).bound()
-            self.assertEqual([str(each) for each in (*found["one"], *found["two"])], [f"{host}:{port}", "unix:/run/x"])
+            self.assertEqual(
+                [str(each) for each in (*found["one"], *found["two"])], [f"{host}:{port}", "unix:/run/x"]
+            )
             self.assertEqual(found["one"][0].socket.getsockname(), (host, port))
             self.assertIsNone(found["two"][0].file)
             for each in (*found["one"], *found["two"]):
@@ -111,9 +113,7 @@ class WorkerProcessTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.heard: list[Any] = []
-        hears = Hears(
-            lambda: self.heard.append("ready"), self.heard.append, self.heard.append, lambda o: self.heard.append(o)
-        )
+        hears = Hears(lambda: self.heard.append("ready"), self.heard.append, self.heard.append, self.heard.append)
         self.process = WorkerProcess(hears, self.clock)
         self.transport = FakeTransport()
         self.process.makeConnection(self.transport)  # type: ignore[arg-type]

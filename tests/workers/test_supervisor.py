@@ -171,7 +171,7 @@ class DeathTests(SupervisorCase):
         delays = []
         for _ in range(12):
             self.kill()
-            (timer,) = [call for call in self.clock.getDelayedCalls()]
+            (timer,) = list(self.clock.getDelayedCalls())
             delays.append(timer.getTime() - self.clock.seconds())
             self.clock.advance(delays[-1])
             self.last.ready()
