@@ -132,9 +132,9 @@ class SharedLines(io.RawIOBase):
     """
     A descriptor to which several processes write whole lines: what is written in one call stays together.
 
-    A file and a terminal keep one write(2) together by themselves; a pipe only up to PIPE_BUF (pipe(7)), and a socket
-    (that of journald) not much more, which the lines of one turn of the reactor are over.  So whoever writes to one of
-    these locks it meanwhile (fcntl(2), by process).
+    A file and a terminal keep one write(2) together by themselves; a pipe only up to PIPE_BUF (pipe(7)), and a
+    socket (that of journald) not much more, which the lines of one turn of the reactor are over.  So whoever writes
+    to one of these locks it meanwhile (fcntl(2), by process).
     """
 
     def __init__(self, descriptor: int) -> None:
