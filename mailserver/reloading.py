@@ -86,6 +86,14 @@ class ReloadingService(MultiService):
         signal.signal(number, signal.SIG_IGN)
         self._reactor.callFromThread(self._reactor.stop)
 
+    def say_ready(self, *more: str) -> None:
+        """Tell systemd, in the next turn of the reactor: who hears it finds in the log what came before.  more: lines."""
+        self._reactor.callLater(0, self._say_ready, "\n".join(("READY=1", *more)))
+
+    def _say_ready(self, state: str) -> None:
+        if not self._stopping:
+            notify(state, os.environ)
+
     # -- reload ----------------------------------------------------------------------------------------------------
 
     def reload(self) -> Deferred[None]:
@@ -120,8 +128,7 @@ class ReloadingService(MultiService):
             _log.info("configuration reloaded", event="reload", file=str(config.source or ""))
         finally:
             self._busy = False
-            if not self._stopping:
-                notify("READY=1", os.environ)
+            self.say_ready()
         if self._again:
             self._again = False
             await self._reload()

@@ -12,6 +12,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver import reloading
 from mailserver.config import Config, ConfigError, Problem, development
 from mailserver.foundations import StartError
 from mailserver.reloading import ReloadingService, tell_what_needs_a_restart
@@ -20,8 +21,14 @@ from mailserver.reloading import ReloadingService, tell_what_needs_a_restart
 class FakeReactor:
     stopped = 0
 
+    def __init__(self) -> None:
+        self.later: list[tuple[float, Any, tuple[Any, ...]]] = []
+
     def callFromThread(self, function: Any, *arguments: Any) -> None:
         function(*arguments)
+
+    def callLater(self, delay: float, function: Any, *arguments: Any) -> None:
+        self.later.append((delay, function, arguments))
 
     def stop(self) -> None:
         self.stopped += 1
@@ -98,6 +105,18 @@ class ReloadTests(ReloadingCase):
         self.service.wait.callback(None)
         self.successResultOf(first)
         self.assertEqual(len(self.service.got), 2)
+
+    def test_systemd_is_told_when_it_is_over_and_not_when_all_stops(self) -> None:
+        told: list[str] = []
+        self.patch(reloading, "notify", lambda state, environ: told.append(state.partition("\n")[0]))
+        for stopping, last in ((False, "READY=1"), (True, "RELOADING=1")):
+            self.successResultOf(self.service.reload())
+            ((delay, function, arguments),) = self.reactor.later
+            self.reactor.later.clear()
+            self.assertEqual((delay, told[-1]), (0, "RELOADING=1"))
+            self.service._stopping = stopping
+            function(*arguments)
+            self.assertEqual(told[-1], last)
 
     def test_without_a_file_there_is_no_reload(self) -> None:
         service = Changing(self.config, self.reactor, None)

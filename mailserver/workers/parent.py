@@ -67,7 +67,10 @@ _log = Logger(namespace="mailserver.workers")
 
 def processes(workers: int | str) -> int:
     """How many processes that means; "auto": one for each processor that this process may use."""
-    return len(os.sched_getaffinity(0)) if workers == "auto" else int(workers)
+    if workers != "auto":
+        return int(workers)
+    # Only Linux knows which processors are ours; elsewhere all are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class WorkersService(ReloadingService):
             return
         for listener in self.config.listeners:
             tell_listening(listener, self._sockets[key_of(listener)])
-        notify("READY=1\n" + status(f"{len(self.supervisor.slots)} workers"), os.environ)
+        self.say_ready(status(f"{len(self.supervisor.slots)} workers"))
         if self._again:
             self._again = False
             self.reload()
