@@ -87,7 +87,11 @@ class ReloadingService(MultiService):
         self._reactor.callFromThread(self._reactor.stop)
 
     def say_ready(self, *more: str) -> None:
-        """Tell systemd, in the next turn of the reactor: who hears it finds in the log what came before.  more: lines."""
+        """
+        Tell systemd, in the next turn of the reactor: who hears it finds in the log what came before.
+
+        more: other lines of the state.
+        """
         self._reactor.callLater(0, self._say_ready, "\n".join(("READY=1", *more)))
 
     def _say_ready(self, state: str) -> None:
