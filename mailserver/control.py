@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
@@ -39,7 +39,7 @@ MAX_ANSWER = 16 * 1024 * 1024
 #: How long the server waits for a question, and the command line for an answer (seconds).
 TIMEOUT = 10.0
 
-#: Command -> what it answers: anything that JSON can write.
+#: Command -> what it answers: anything that JSON can write, or a Deferred that fires with it.
 Commands = Mapping[str, Callable[[], object]]
 
 _log = Logger(namespace="mailserver.control")
@@ -102,6 +102,10 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
     factory: ControlFactory
     transport: Any = None
 
+    def __init__(self) -> None:
+        # Fires when all that was asked is answered: answers keep the order of the questions.
+        self._answered: Deferred[Any] = succeed(None)
+
     def connectionMade(self) -> None:
         """Wait for a question."""
         self.setTimeout(TIMEOUT)
@@ -109,7 +113,8 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
     def lineReceived(self, line: bytes) -> None:
         """A question."""
         self.resetTimeout()
-        self.transport.write(self._answer(line).encode() + b"\n")
+        self._answered.addCallback(lambda _: ensureDeferred(self._answer(line)))
+        self._answered.addCallback(lambda answer: self.transport.write(answer.encode() + b"\n"))
 
     def lineLengthExceeded(self, line: bytes) -> None:  # type: ignore[override]  # noqa: ARG002 - Twisted gives it
         """Nobody asks so long a question."""
@@ -124,7 +129,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         """For `TimeoutMixin`: the factory's clock."""
         return self.factory.clock.callLater(period, func)
 
-    def _answer(self, line: bytes) -> str:
+    async def _answer(self, line: bytes) -> str:
         try:
             question = json.loads(line)
         except (ValueError, RecursionError):
@@ -133,7 +138,8 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         if not isinstance(command, str) or command not in self.factory.commands:
             return _error(f"unknown command; there are: {', '.join(sorted(self.factory.commands))}")
         try:
-            return json.dumps(self.factory.commands[command]())
+            answer = self.factory.commands[command]()
+            return json.dumps(await answer if isinstance(answer, Deferred) else answer)
         except Exception:  # noqa: BLE001 - logged; who asks is told that it failed
             _log.failure("the control command {command} failed", command=command)
             return _error(f"{command} failed; the log says why")

@@ -2,6 +2,7 @@
 What has happened since the start, in numbers: connections, messages, refusals, logins; and the busiest clients.
 
 In: calls from servers and policies, each as something happens.  Out: `snapshot()`, which `mailserver stats` shows.
+A server of several processes counts in each of them; `add_up` makes one snapshot of theirs.
 Everything is in memory, and nothing grows with what peers send: replies and clients are remembered up to a bound, the
 clients not seen for the longest time go first.  One thread only, the reactor's.
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 import heapq
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 #: Clients remembered at most.
@@ -22,6 +24,8 @@ REMEMBERED = 10_000
 MOST_NAMES = 200
 #: Clients in a snapshot, for each of the two orders.
 TOP = 10
+#: The same where the snapshots of several processes are added up: who is in none of their lists is not in the sum.
+TOP_OF_WORKER = 100
 OTHER = "other"
 
 
@@ -122,12 +126,12 @@ class Counters:
 
     # -- what is told ----------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, top: int = TOP) -> dict[str, Any]:
         """
         All numbers, as JSON takes them.
 
         uptime: seconds.  refusals: reply -> how often, the most frequent first.  clients: the busiest by connections
-        and by failed logins, those with neither left out.
+        and by failed logins, those with neither left out; `top` in each order.
         """
         everything = asdict(self._all)
         return {
@@ -150,14 +154,14 @@ class Counters:
             "refusals": dict(sorted(self._refusals.items(), key=lambda item: (-item[1], item[0]))),
             "clients": {
                 "remembered": len(self._clients),
-                "by_connections": self._top("connections"),
-                "by_failures": self._top("failures"),
+                "by_connections": self._top("connections", top),
+                "by_failures": self._top("failures", top),
             },
         }
 
-    def _top(self, field: str) -> list[dict[str, Any]]:
+    def _top(self, field: str, most: int) -> list[dict[str, Any]]:
         rows = ({"client": name, **asdict(each)} for name, each in self._clients.items() if getattr(each, field))
-        return heapq.nlargest(TOP, rows, key=lambda row: row[field])
+        return heapq.nlargest(most, rows, key=lambda row: row[field])
 
     # -- small parts -----------------------------------------------------------------------------------------------
 
@@ -184,3 +188,52 @@ class Counters:
             counts = self._clients[name] = ClientCounts()
         self._clients.move_to_end(name)
         return counts
+
+
+# -- of several processes --------------------------------------------------------------------------------------------
+
+
+def add_up(snapshots: Iterable[Mapping[str, Any]], top: int = TOP) -> dict[str, Any]:
+    """
+    One snapshot of those of several processes, without `pid` and `uptime`.
+
+    top: clients in each order.  "most" is the sum of what each of them had at most: they need not have had it at the
+    same moment.
+    """
+    whole: dict[str, Any] = Counters(lambda: 0.0).snapshot()
+    del whole["pid"], whole["uptime"]
+    seen: dict[str, dict[str, dict[str, Any]]] = {"by_connections": {}, "by_failures": {}}
+    for snapshot in snapshots:
+        for name, value in snapshot.items():
+            if name == "clients":
+                whole[name]["remembered"] += value["remembered"]
+                for order, rows in seen.items():
+                    _add_clients(rows, value[order])
+            elif name in whole:
+                whole[name] = _sum(whole[name], value)
+    for order, rows in seen.items():
+        whole["clients"][order] = heapq.nlargest(top, rows.values(), key=itemgetter(order.removeprefix("by_")))
+    whole["refusals"] = dict(sorted(whole["refusals"].items(), key=lambda item: (-item[1], item[0])))
+    return whole
+
+
+def ended(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """The last snapshot of a process that is gone: nothing of it is open any more."""
+    gone = dict(snapshot)
+    gone["connections"] = {**snapshot["connections"], "now": 0}
+    gone["listeners"] = {name: {**counts, "now": 0} for name, counts in snapshot["listeners"].items()}
+    return gone
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if isinstance(one, Mapping) or isinstance(other, Mapping):
+        one, other = one or {}, other or {}  # 0: a listener that only one of them has
+        return {key: _sum(one.get(key, 0), other.get(key, 0)) for key in dict.fromkeys((*one, *other))}
+    return one + other
+
+
+def _add_clients(rows: dict[str, dict[str, Any]], more: Iterable[Mapping[str, Any]]) -> None:
+    for row in more:
+        name = row["client"]
+        known = rows.get(name, {})
+        rows[name] = {"client": name, **{key: known.get(key, 0) + row[key] for key in row if key != "client"}}

@@ -13,8 +13,8 @@ import random
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -45,7 +45,7 @@ from mailserver.maildir.delivery import MaildirStore
 from mailserver.maildir.names import UniqueNames, mailbox_path, sizes
 from mailserver.maildir.quota import Quotas
 from mailserver.maildir.sweep import Sweep
-from mailserver.policy.clients import ClientLimits, network
+from mailserver.policy.clients import ClientLimits, Elsewhere, network
 from mailserver.policy.space import FreeSpace
 from mailserver.privileges import Owner, give
 from mailserver.proxy import ProxyFactory
@@ -70,6 +70,29 @@ class StartError(Exception):
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = tuple(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Which of the server's processes this is; the default is the only one.
+
+    worker: its number, from 1 on; no other process that lives has it.
+    unique: does it what may be done only once: the control socket, the renewal of our own certificate?
+    first: does no other worker live?  Then what all earlier ones have left may be taken over.
+    sweep: look for what deliveries of processes that are gone have left.
+    elsewhere: what the other workers count of the clients.
+    """
+
+    worker: int = 1
+    unique: bool = True
+    first: bool = True
+    sweep: bool = True
+    elsewhere: Elsewhere | None = None
+
+
+#: Of a server with one process.
+ONLY = Place()
 
 
 class FileThreads(Service):
@@ -101,51 +124,43 @@ class FileThreads(Service):
 class Foundations(MultiService):
     """What lives as long as the process: accounts, certificates, threads, the door to the disk, the limits."""
 
-    def __init__(self, config: Config, reactor: Any, owner: Owner | None = None) -> None:
+    def __init__(self, config: Config, reactor: Any, owner: Owner | None = None, place: Place = ONLY) -> None:
         """
         owner: who gets all files that are made here, also when it fails half-way: whoever tries again may be them.
 
         Raises StartError.
         """
         super().__init__()
+        self.place = place
         self.data_dir = config.server.data_dir
         self.mail = self.data_dir / "mail"
         self.connections = OpenConnections()
-        try:
-            make_directories(self.data_dir)
-            make_directories(self.mail)
-            self.accounts = AccountsDatabase(
-                self.data_dir / ACCOUNTS_FILE, default_quota=config.storage.default_quota
-            )
-            self.certificates = certificates_of(config)
-        except AccountsError as error:
-            raise StartError([str(error)]) from error
-        except CertificateProblem as error:
-            raise StartError([f"{error.path}: {error.text}"]) from error
-        except OSError as error:
-            raise StartError([f"{error.filename or self.data_dir}: {error.strerror}"]) from error
-        finally:
-            if owner is not None and os.geteuid() == 0:
-                give(owner, self.paths())
+        self.accounts, self.certificates = lay(config, owner)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         open_files = None if most == resource.RLIM_INFINITY else most
-        self.admission = ClientLimits(config.limits, reactor.seconds, random.random, open_files=open_files)
+        self.admission = ClientLimits(
+            config.limits, reactor.seconds, random.random, open_files=open_files, elsewhere=place.elsewhere
+        )
         # Those that are stopped last are added first: what uses the threads stops before them.
         self.files = FileThreads(reactor)
         self.hashing = HashingPool(reactor)
         self.names = UniqueNames(config.server.hostname, os.getpid(), time.time)
-        self.storage = Storage(storage_settings(config), self._surroundings(reactor))
+        self.storage = Storage(storage_settings(config, place.worker), self._surroundings(reactor))
         self.durable = self.storage.durable
         self.quotas = Quotas(run_in_thread=self.files.run, seconds=reactor.seconds)
         self.watch = CertificateWatch(
-            self.certificates, reactor, config.tls.check_interval, None if config.tls.certificates else self._renew
+            self.certificates,
+            reactor,
+            config.tls.check_interval,
+            self._renew if place.unique and not config.tls.certificates else None,
         )
         self._self_signed_names = self_signed_names(config)
         self.checker = AccountsChecker(self.accounts, run_in_thread=self.hashing.run, clock=reactor)
         self.counters = Counters(time.monotonic, network)
-        self.control = ControlService(self.data_dir, {"stats": self.stats}, reactor)
-        for service in (self.hashing, self.storage, self.watch, self.control):
+        for service in (self.hashing, self.storage, self.watch):
             service.setServiceParent(self)
+        if place.unique:
+            ControlService(self.data_dir, {"stats": self.stats}, reactor).setServiceParent(self)
 
     def _surroundings(self, reactor: Any) -> Surroundings:
         return Surroundings(
@@ -156,11 +171,6 @@ class Foundations(MultiService):
             seconds=time.perf_counter,
             size_of_name=lambda name: sizes(name)[0] if self.names.pid_of(name) is not None else None,
         )
-
-    def paths(self) -> list[Path]:
-        """The files and directories that were made here, for the user who will work with them."""
-        found = [self.data_dir, self.mail, self.data_dir / "tls", *self.data_dir.glob(ACCOUNTS_FILE + "*")]
-        return [*found, *(self.data_dir / "tls").glob("self-signed.*")]
 
     def stats(self) -> dict[str, Any]:
         """What `mailserver stats` shows."""
@@ -175,6 +185,10 @@ class Foundations(MultiService):
             super().startService()
         except StorageError as error:
             raise StartError([str(error)]) from error
+        if self.place.sweep:
+            self._sweep()
+
+    def _sweep(self) -> None:
         sweep = Sweep(self.mail, self.names, time.time, self.files.run)
         sweep.start().addCallbacks(_swept, lambda failure: _log.failure("sweeping failed", failure=failure))
 
@@ -191,6 +205,30 @@ class Foundations(MultiService):
 
     def _renew(self) -> bool:
         return renew_if_needed(self.data_dir / "tls", self._self_signed_names, now=datetime.now(UTC))
+
+
+def lay(config: Config, owner: Owner | None = None) -> tuple[AccountsDatabase, CertificateSet]:
+    """
+    Make what is missing of directories, accounts and certificate; open them.
+
+    owner: who gets all that was made, also when it fails half-way.  Raises StartError.
+    """
+    data = config.server.data_dir
+    try:
+        make_directories(data)
+        make_directories(data / "mail")
+        accounts = AccountsDatabase(data / ACCOUNTS_FILE, default_quota=config.storage.default_quota)
+        return accounts, certificates_of(config)
+    except AccountsError as error:
+        raise StartError([str(error)]) from error
+    except CertificateProblem as error:
+        raise StartError([f"{error.path}: {error.text}"]) from error
+    except OSError as error:
+        raise StartError([f"{error.filename or data}: {error.strerror}"]) from error
+    finally:
+        if owner is not None and os.geteuid() == 0:
+            made = [data, data / "mail", data / "tls", *data.glob(ACCOUNTS_FILE + "*")]
+            give(owner, [*made, *(data / "tls").glob("self-signed.*")])
 
 
 def _swept(count: int) -> None:
@@ -212,8 +250,8 @@ def certificates_of(config: Config) -> CertificateSet:
     return CertificateSet(pairs, minimum_version=config.tls.minimum_version)
 
 
-def storage_settings(config: Config) -> StorageSettings:
-    """How mail becomes durable."""
+def storage_settings(config: Config, worker: int = 1) -> StorageSettings:
+    """How mail becomes durable, in the worker of this number."""
     storage = config.storage
     return StorageSettings(
         data_dir=config.server.data_dir,
@@ -223,6 +261,7 @@ def storage_settings(config: Config) -> StorageSettings:
         segments=storage.journal_segments,
         segment_size=storage.journal_segment_size,
         body_limit=storage.journal_body_limit,
+        worker=worker,
     )
 
 

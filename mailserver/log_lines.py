@@ -46,7 +46,7 @@ MAX_TEXT, MAX_TRACEBACK, MAX_DEPTH, MAX_ITEMS, MAX_INNER_ITEMS = 8192, 32_768, 4
 KINDS, MAX_PREPARED = 256, 1024
 
 #: The keys that every JSON line has of its own; a field of the same name is written with "_" behind it.
-_OWN_KEYS = frozenset({"time", "level", "source", "event", "text", "error", "traceback"})
+_OWN_KEYS = frozenset({"time", "level", "source", "event", "text", "worker", "error", "traceback"})
 #: How Twisted begins the text of an event that it cannot format; the rest of it shows all values, secret or not.
 _NOT_FORMATTED = "MESSAGE LOST"
 #: What twisted.python.log puts into an event, beside what was meant to be logged.
@@ -163,7 +163,11 @@ def _json_value(value: Any) -> str:
 
 
 def text_line(event: LogEvent) -> str:
-    """`2026-11-20 17:40:00 info message: text`, in local time; a traceback follows, each line behind a prefix."""
+    """
+    `2026-11-20 17:40:00 info message: text`, in local time; of worker 2 (`log_worker`) `... info [2] message: text`.
+
+    A traceback follows, each line behind a prefix.
+    """
     return f"{_local_time(event.get('log_time'))} {text_line_without_time(event)}"
 
 
@@ -174,11 +178,12 @@ def text_line_without_time(event: LogEvent, *, prepared: bool = True) -> str:
     if text.startswith(f"{name} "):  # "message: 4f2a ...", not "message: message 4f2a ..."
         text = text[len(name) + 1 :]
     failure = _failure_in(event)
+    begin = f"{_level(event)} [{event['log_worker']}]" if "log_worker" in event else _level(event)
     if failure is None:
-        return f"{_level(event)} {_one_line(name)}: {_one_line(_cut(text))}\n"
+        return f"{begin} {_one_line(name)}: {_one_line(_cut(text))}\n"
     error, traceback = _failure(failure)
     whole = f"{text}: {error}" if text else error
-    lines = [f"{_level(event)} {_one_line(name)}: {_one_line(_cut(whole))}\n"]
+    lines = [f"{begin} {_one_line(name)}: {_one_line(_cut(whole))}\n"]
     lines += [f"{TRACEBACK_PREFIX}{_one_line(line)}\n" for line in traceback.splitlines()]
     return "".join(lines)
 

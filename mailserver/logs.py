@@ -15,6 +15,9 @@ kept.  When the process is killed (SIGKILL) the lines of one turn are lost; any 
 from __future__ import annotations
 
 import atexit
+import dataclasses
+import fcntl
+import io
 import os
 import stat
 import sys
@@ -50,7 +53,7 @@ class LineObserver:
     def __init__(
         self, file: IO[Any], render: Callable[[LogEvent], str], least: Any = None, *, reactor: Any = None
     ) -> None:
-        self._file = file
+        self.file = file
         self._render = render
         self._left_out = frozenset(level for level in LogLevel.iterconstants() if least is not None and level < least)
         self._reactor = reactor
@@ -105,15 +108,62 @@ class LineObserver:
             else:
                 self._lost = 0
 
+    def relay(self, lines: str) -> None:
+        """Write lines that another process has rendered."""
+        with self._lock:
+            self.flush()
+            try:
+                self._write(lines)
+            except (OSError, ValueError):
+                self._lost += lines.count("\n")
+
     def _write(self, lines: str) -> None:
         if self._binary:
-            self._file.write(lines.encode("utf-8", "backslashreplace"))
+            self.file.write(lines.encode("utf-8", "backslashreplace"))
         else:
             try:
-                self._file.write(lines)
+                self.file.write(lines)
             except UnicodeEncodeError:  # a terminal that is not UTF-8
-                self._file.write(lines.encode("ascii", "backslashreplace").decode("ascii"))
-        self._file.flush()
+                self.file.write(lines.encode("ascii", "backslashreplace").decode("ascii"))
+        self.file.flush()
+
+
+class SharedLines(io.RawIOBase):
+    """
+    A descriptor to which several processes write whole lines: what is written in one call stays together.
+
+    A file and a terminal keep one write(2) together by themselves; a pipe only up to PIPE_BUF (pipe(7)), and a
+    socket (that of journald) not much more, which the lines of one turn of the reactor are over.  So whoever writes
+    to one of these locks it meanwhile (fcntl(2), by process).
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        mode = os.fstat(descriptor).st_mode
+        self._locks = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        self._turn = threading.Lock()
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, octets: Any) -> int:
+        """All of them.  Raises OSError."""
+        with self._turn:
+            if self._locks:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            try:
+                rest = memoryview(octets)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            finally:
+                if self._locks:
+                    fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        return len(octets)
 
 
 def json_observer(file: IO[Any]) -> LineObserver:
@@ -133,22 +183,33 @@ def text_observer(file: IO[Any], *, timestamps: bool = True) -> LineObserver:
 def observer(
     format: str,  # noqa: A002 - the configuration's own word
     level: str,
-    file: IO[Any],
+    file: Any,
     *,
+    worker: int | None = None,
     reactor: Any = None,
 ) -> LineObserver:
     """
     The observer that the configuration's `log_format` and `log_level` ask for.
 
     format: "text" or "json".  level: "debug", "info", "warn" (or "warning"), "error" or "critical"; lower ones are
-    left out.  reactor: as for `LineObserver`.  Raises ValueError for another word.
+    left out.  worker: the number of this process, which each line tells, where it is one of several.
+    reactor: as for `LineObserver`.  Raises ValueError for another word.
     """
     if level not in _LEVELS:
         raise ValueError(f"log level {level!r} is none of {', '.join(_LEVELS)}")
-    renderers = {"text": text_line, "json": json_line}
+    renderers = {"text": text_line, "json": json_line} if worker is None else _of_worker(worker)
     if format not in renderers:
         raise ValueError(f'log format {format!r} is neither "text" nor "json"')
     return LineObserver(file, renderers[format], _LEVELS[level], reactor=reactor)
+
+
+def _of_worker(worker: int) -> dict[str, Callable[[LogEvent], str]]:
+    """The same, with the number of a worker in each line."""
+    begin = f'{{"worker":{worker},'
+    return {
+        "text": lambda event: text_line({**event, "log_worker": worker}),
+        "json": lambda event: begin + json_line(event).removeprefix("{"),
+    }
 
 
 def _lines_lost(count: int, when: Any) -> LogEvent:
@@ -162,6 +223,58 @@ def _lines_lost(count: int, when: Any) -> LogEvent:
     }
 
 
+# -- several processes -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(slots=True)
+class Destination:
+    """
+    Where this process logs to, for those that it starts.
+
+    logger: the name of an observer of the user's own (twistd --logger).  syslog: prefix and facility.
+    observer: the one that this process has made, once it has.
+    """
+
+    format: str
+    level: str
+    logger: str | None = None
+    syslog: tuple[str, int] | None = None
+    observer: LineObserver | None = None
+
+    def descriptor(self) -> int | None:
+        """
+        To which the others write their lines too; None: to a file that is rotated only this process can write, so
+        they write to a pipe, and `LineObserver.relay` takes what comes out.
+        """
+        from twisted.python.logfile import BaseLogFile
+
+        if self.observer is None:
+            return 1
+        return None if isinstance(self.observer.file, BaseLogFile) else int(self.observer.file.fileno())
+
+    def words(self) -> dict[str, Any]:
+        """What `observer_of_worker` needs."""
+        return {"format": self.format, "level": self.level, "logger": self.logger, "syslog": self.syslog}
+
+
+def observer_of_worker(words: Mapping[str, Any], worker: int, reactor: Any) -> Any:
+    """
+    The observer of a worker, which writes to descriptor 1.  words: of its parent's `Destination`.
+
+    worker: its number.  reactor: as for `LineObserver`.
+    """
+    from twisted.python.reflect import namedAny
+
+    if words["logger"] is not None:
+        return namedAny(words["logger"])()
+    if words["syslog"] is not None:
+        from twisted.python.syslog import SyslogObserver
+
+        prefix, facility = words["syslog"]
+        return SyslogObserver(f"{prefix}[{worker}]", facility=facility).emit
+    return observer(words["format"], words["level"], SharedLines(1), worker=worker, reactor=reactor)
+
+
 # -- twistd ----------------------------------------------------------------------------------------------------------
 
 
@@ -169,9 +282,13 @@ def twistd_logger(
     options: Mapping[str, Any],
     format: str,  # noqa: A002 - the configuration's own word
     level: str,
+    *,
+    shared: bool = False,
 ) -> Callable[[], LineObserver | None]:
     """
     What twistd's `logger` option wants: a callable, called once, that brings the observer.
+
+    shared: other processes write to the same standard output.
 
     options: twistd's own (`logfile`, `nodaemon`, `syslog`), which mean what they mean without us: in the foreground
     to standard output, else `twistd.log` or the named file, rotated at 1 MB and by SIGUSR1.  The callable returns
@@ -190,7 +307,9 @@ def twistd_logger(
         from twisted.internet import reactor  # twistd has chosen it by now
 
         if name == "-" or (options.get("nodaemon") and not name):
-            return observer(format, level, sys.stdout, reactor=reactor)
+            return observer(
+                format, level, SharedLines(sys.stdout.fileno()) if shared else sys.stdout, reactor=reactor
+            )
         return observer(format, level, _open_log_file(name or "twistd.log"), reactor=reactor)
 
     return make

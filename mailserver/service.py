@@ -9,21 +9,23 @@ Failures: `StartError` with lines for the user, before anything listens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from mailserver.config import Config, ConfigError, Listener, Problem
-from mailserver.foundations import Foundations, StartError, factory_of, rooms_of
+from mailserver.config import Config, Listener
+from mailserver.foundations import ONLY, Foundations, Place, StartError, factory_of, rooms_of
 from mailserver.privileges import Owner, become, owner_of
+from mailserver.reloading import ReloadingService, tell_what_needs_a_restart
 from mailserver.sockets import BindError, BoundSocket, adopt, bind, owner_ids
-from mailserver.systemd import notify, reloading
+from mailserver.systemd import notify
 
 #: Development mode: how many ports behind the usual one are tried.
 FURTHER_PORTS = 50
@@ -56,17 +58,6 @@ class _Open:
     def listen(self, reactor: Any) -> None:
         """Accept connections from now on."""
         self.ports = [adopt(reactor, each, self.factory) for each in self.bound]
-        listener = self.listener
-        for each in self.bound:
-            _log.info(
-                "listening on {address}: {name} ({protocol}, TLS {tls}, AUTH {auth})",
-                event="listening",
-                address=str(each),
-                name=listener.name,
-                protocol=listener.protocol,
-                tls=listener.tls,
-                auth=listener.auth,
-            )
 
     async def close(self) -> None:
         """Accept no more; connections go on."""
@@ -80,7 +71,21 @@ class _Open:
                 await stopped
 
 
-def bind_listener(config: Config, listener: Listener, owner: Owner | None = None) -> _Open:
+def tell_listening(listener: Listener, bound: Sequence[BoundSocket]) -> None:
+    """Log where it listens."""
+    for each in bound:
+        _log.info(
+            "listening on {address}: {name} ({protocol}, TLS {tls}, AUTH {auth})",
+            event="listening",
+            address=str(each),
+            name=listener.name,
+            protocol=listener.protocol,
+            tls=listener.tls,
+            auth=listener.auth,
+        )
+
+
+def bind_listener(config: Config, listener: Listener, owner: Owner | None = None) -> list[BoundSocket]:
     """
     Its sockets.  owner: who gets a Unix socket whose owner is not configured: the process must be able to use it.
 
@@ -92,14 +97,13 @@ def bind_listener(config: Config, listener: Listener, owner: Owner | None = None
         if belongs is None and owner is not None and os.geteuid() == 0:
             belongs = (owner.uid, owner.gid)
         mode = int(listener.unix_mode, 8)
-        bound = bind(listener.address, next_free_port=further, unix_mode=mode, unix_owner=belongs)
-        return _Open(listener, bound)
+        return bind(listener.address, next_free_port=further, unix_mode=mode, unix_owner=belongs)
     except BindError as error:
         where = f"{config.source}:{listener.line}: " if config.source is not None else ""
         raise StartError([f'{where}listener "{listener.name}": {error}']) from error
 
 
-def _key(listener: Listener) -> str:
+def key_of(listener: Listener) -> str:
     """What tells a listener from the others, also after a reload; any number of them may ask for any free port."""
     address = listener.address
     if address.kind == "unix":
@@ -111,30 +115,17 @@ def _key(listener: Listener) -> str:
 def factories_of(config: Config, ground: Foundations, reactor: Any) -> dict[str, Any]:
     """For the key of each listener what makes its protocols.  Raises StartError."""
     rooms = rooms_of(config, ground)
-    return {_key(listener): factory_of(config, listener, rooms, ground, reactor) for listener in config.listeners}
+    return {key_of(listener): factory_of(config, listener, rooms, ground, reactor) for listener in config.listeners}
 
 
-#: Keys of [server] that are used at the start only.
-_AT_START = ("data_dir", "user", "group", "log_format", "log_level")
-
-
-def _tell(problems: Iterable[Problem]) -> None:
-    for problem in problems:
-        tell = _log.warn if problem.warning else _log.error
-        tell("{problem}", event="config", problem=str(problem))
-
-
-def _differ(new: Any, old: Any, key: str) -> bool:
-    return bool(getattr(new, key) != getattr(old, key))
-
-
-class MailService(MultiService):
+class MailService(ReloadingService):
     """
-    The whole server.
+    The whole server, or one worker of it.
 
     load: reads the configuration again, for SIGHUP; None: signals are not ours to use.  told: gets the addresses,
     (listener, "host:port") each, when all listeners listen.  owner: whose the process will be, when somebody else
     (twistd --uid) sees to that; by default what the configuration says, and then root is given up here.
+    place: of a worker; sockets: those that its parent has bound, by `key_of` their listeners.
     """
 
     def __init__(
@@ -145,18 +136,17 @@ class MailService(MultiService):
         load: Callable[[], Config] | None = None,
         told: Callable[[Config, list[tuple[Listener, str]]], None] | None = None,
         owner: Owner | None = None,
+        place: Place = ONLY,
+        sockets: Mapping[str, Sequence[BoundSocket]] | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self._reactor = reactor
-        self._load = load
+        super().__init__(config, reactor, load)
         self._told = told
+        self._place = place
+        self._sockets = sockets
         self._owner = owner
         self._given_up = owner is not None
         self._ground: Foundations | None = None
         self._open: dict[str, _Open] = {}
-        self._busy = self._again = self._stopping = False
-        self._old_signals: dict[int, Any] = {}
 
     @property
     def ground(self) -> Foundations:
@@ -177,11 +167,11 @@ class MailService(MultiService):
         Raises StartError with all that is wrong; then nothing is left bound.
         """
         owner = self._owner or owner_of(self.config.server.user, self.config.server.group)
-        ground = Foundations(self.config, self._reactor, owner)
+        ground = Foundations(self.config, self._reactor, owner, self._place)
         lines: list[str] = []
         for listener in self.config.listeners:
             try:
-                self._open[_key(listener)] = bind_listener(self.config, listener, owner)
+                self._open[key_of(listener)] = self._bound(listener, owner)
             except StartError as error:
                 lines += error.lines
         try:
@@ -199,6 +189,11 @@ class MailService(MultiService):
         ground.setServiceParent(self)
         if owner is not None and os.geteuid() == 0:
             self._owner = owner
+
+    def _bound(self, listener: Listener, owner: Owner | None) -> _Open:
+        if self._sockets is not None:
+            return _Open(listener, self._sockets[key_of(listener)])
+        return _Open(listener, bind_listener(self.config, listener, owner))
 
     def privilegedStartService(self) -> None:
         """While still root: bind, unless that is done; then give up root."""
@@ -220,9 +215,9 @@ class MailService(MultiService):
                 raise
             raise SystemExit("\n".join(f"mailserver: {line}" for line in error.lines)) from None
         for each in self._open.values():
-            each.listen(self._reactor)
+            self._listen(each)
         if self._load is not None:
-            self._take(signal.SIGHUP, self._hung_up)
+            self.take(signal.SIGHUP, self.hung_up)
         if self._told is not None:
             self._told(self.config, self.addresses)
         self._reactor.callWhenRunning(self._ready)
@@ -230,8 +225,23 @@ class MailService(MultiService):
     def _ready(self) -> None:
         if self._load is not None:
             # The reactor takes SIGTERM when it runs, and then makes twistd end by that signal: no exit status 0.
-            self._take(signal.SIGTERM, self._terminated)
+            self.take(signal.SIGTERM, self.terminated)
         notify("READY=1", os.environ)
+
+    def _listen(self, opened: _Open) -> None:
+        opened.listen(self._reactor)
+        if self._sockets is None:  # of those that its workers share the parent tells
+            tell_listening(opened.listener, opened.bound)
+
+    async def leave(self, seconds: float) -> None:
+        """Accept no more; return when all connections are over, at the latest after so many seconds."""
+        await self._close()
+        with contextlib.suppress(defer.TimeoutError):
+            await self.ground.connections.empty().addTimeout(seconds, self._reactor)
+
+    async def _close(self) -> None:
+        for each in tuple(self._open.values()):  # a reload that was under way may change it meanwhile
+            await each.close()
 
     def stopService(self) -> Deferred[None]:
         """Accept no more, let transactions end, say 421 to the idle, stop the rest."""
@@ -241,8 +251,7 @@ class MailService(MultiService):
     async def _stop(self) -> None:
         self._stopping = True
         try:
-            for each in tuple(self._open.values()):  # a reload that was under way may change it meanwhile
-                await each.close()
+            await self._close()
             open_now = len(self.ground.connections)
             if open_now:
                 _log.info("{count} connections are open and may end", event="draining", count=open_now)
@@ -252,75 +261,19 @@ class MailService(MultiService):
             stopped = super().stopService()
             if stopped is not None:
                 await stopped
-        for number, old in self._old_signals.items():
-            signal.signal(number, old)
-        self._old_signals.clear()
+        self.give_back()
         _log.info("stopped", event="stopped")
-
-    def _take(self, number: int, handle: Callable[[int, Any], None]) -> None:
-        self._old_signals[number] = signal.signal(number, handle)
-
-    def _terminated(self, number: int, _frame: Any) -> None:
-        # Once is enough: the end is bounded, by `drain_timeout` and `closing_timeout`.
-        signal.signal(number, signal.SIG_IGN)
-        self._reactor.callFromThread(self._reactor.stop)
 
     # -- reload ----------------------------------------------------------------------------------------------------
 
-    def _hung_up(self, _signal: int, _frame: Any) -> None:
-        self._reactor.callFromThread(self.reload)
-
-    def reload(self) -> Deferred[None]:
-        """
-        Read configuration and certificates again.  What is broken changes nothing and is logged; connections go on.
-        """
-        return ensureDeferred(self._reload()).addErrback(
-            lambda failure: _log.failure("reload failed; the old configuration stays", failure=failure)
-        )
-
-    async def _reload(self) -> None:
-        if self._load is None or self._stopping:
-            return
-        if self._busy:
-            # The file may have changed since it was read: once more, then.
-            self._again = True
-            return
-        self._busy = True
-        notify(reloading(), os.environ)
-        try:
-            config = self._load()
-            _tell(config.warnings)
-            await self._change_to(config)
-        except ConfigError as error:
-            _tell(error.problems)
-            _log.error("the old configuration stays", event="reload")
-        except StartError as error:
-            for line in error.lines:
-                _log.error("{problem}", event="config", problem=line)
-            _log.error("the old configuration stays", event="reload")
-        else:
-            _log.info("configuration reloaded", event="reload", file=str(config.source or ""))
-        finally:
-            self._busy = False
-            if not self._stopping:
-                notify("READY=1", os.environ)
-        if self._again:
-            self._again = False
-            await self._reload()
-
-    async def _change_to(self, config: Config) -> None:
+    async def change_to(self, config: Config) -> None:
         """Raises StartError when a new listener cannot be had; then everything is as before."""
-        changed = [f"server.{key}" for key in _AT_START if _differ(config.server, self.config.server, key)]
-        changed += [
-            f"tls.{key}" for key in ("minimum_version", "check_interval") if _differ(config.tls, self.config.tls, key)
-        ]
-        if self.config.tls.certificates and not config.tls.certificates:
-            changed.append("tls.certificate (none is left, so the old ones stay in use)")
-        for key in changed:
-            _log.warn("{name} has changed: that needs a restart", event="reload", name=key)
+        gone_for_good = self.config.tls.certificates and not config.tls.certificates
+        more = ["tls.certificate (none is left, so the old ones stay in use)"] if gone_for_good else []
+        tell_what_needs_a_restart(config, self.config, more)
         # All that can fail comes before anything is changed.
         factories = factories_of(config, self.ground, self._reactor)
-        wanted = {_key(listener): listener for listener in config.listeners}
+        wanted = {key_of(listener): listener for listener in config.listeners}
         gone = {address: each for address, each in self._open.items() if address not in wanted}
         new = [listener for address, listener in wanted.items() if address not in self._open]
         # A socket cannot be bound where an old one that goes is in its way.
@@ -331,7 +284,7 @@ class MailService(MultiService):
         await self._go_on_with(opened)
         try:
             for listener in new:
-                opened.append(bind_listener(config, listener))  # noqa: PERF401 - those before a failure are closed
+                opened.append(_Open(listener, bind_listener(config, listener)))  # noqa: PERF401 - closed if one fails
         except StartError:
             for each in opened:
                 await each.close()
@@ -340,11 +293,11 @@ class MailService(MultiService):
         for each in gone.values():
             if each not in in_the_way:
                 await each.close()
-            self._open.pop(_key(each.listener), None)
+            self._open.pop(key_of(each.listener), None)
             _log.info("{name} is closed", event="closed", name=each.listener.name)
         await self._go_on_with(opened)
         for each in opened:
-            self._open[_key(each.listener)] = each
+            self._open[key_of(each.listener)] = each
         for address, listener in wanted.items():
             self._open[address].listener = listener
         self.config = config
@@ -353,7 +306,7 @@ class MailService(MultiService):
         self.ground.watch.reload([(each.certificate, each.key) for each in config.tls.certificates] or None)
         self._use(factories)
         for each in opened:
-            each.listen(self._reactor)
+            self._listen(each)
 
     async def _go_on_with(self, opened: Sequence[_Open]) -> None:
         """Raises StartError, and closes these, when the server was told to stop while a listener was being closed."""
@@ -365,8 +318,8 @@ class MailService(MultiService):
     def _listen_again(self, closed: Sequence[_Open]) -> None:
         for each in closed:
             try:
-                each.bound = bind_listener(self.config, each.listener).bound
-                each.listen(self._reactor)
+                each.bound = bind_listener(self.config, each.listener)
+                self._listen(each)
             except StartError as error:
                 _log.error("{problem}: it could not be opened again", event="config", problem=str(error))
 

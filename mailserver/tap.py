@@ -1,7 +1,7 @@
 """
 `twistd mailserver` and `twist mailserver`: parse, load, build, and nothing else.
 
-In: the options behind the plugin's name.  Out: `MailService`.
+In: the options behind the plugin's name.  Out: `MailService`, or `WorkersService` where several processes serve.
 Which file, and which data directory, is decided once, as absolute paths: `twistd --rundir` changes the current folder
 afterwards, and a reload must find the same.  So messages name the file by its absolute path.
 A configuration with problems, or a port that cannot be had, ends the program with status 1 and one line for each on
@@ -21,10 +21,12 @@ from twisted.python import usage
 from mailserver.config import Config, ConfigError, Listener, development, find_config, load, passed_over
 from mailserver.config.ground import unsuited
 from mailserver.foundations import StartError
-from mailserver.logs import observer, twistd_logger
+from mailserver.logs import Destination, LineObserver, SharedLines, observer, twistd_logger
 from mailserver.privileges import Owner
+from mailserver.reloading import ReloadingService
 from mailserver.service import MailService
 from mailserver.welcome import welcome
+from mailserver.workers.parent import WorkersService, processes
 
 #: Where development mode keeps its data.
 DEVELOPMENT_DATA = "mailserver-data"
@@ -52,6 +54,8 @@ class Options(usage.Options):
     ]
 
     config: Config
+    #: Where the log goes.
+    log: Destination
     #: The configuration's file, absolute; None in development mode.
     file: Path | None = None
     #: The data directory of development mode, absolute.
@@ -63,7 +67,7 @@ class Options(usage.Options):
         self.config = self.load()
         for warning in self.config.warnings:
             _say([str(warning)])
-        _set_up_log(self.parent, self.config.server.log_format, self.config.server.log_level)
+        self.log = _set_up_log(self.parent, self.config)
 
     def _decide(self) -> None:
         """Which file and which data directory.  Raises UsageError."""
@@ -100,18 +104,36 @@ def log_observer() -> Any:
     return _observers[-1]()
 
 
-def _set_up_log(parent: Any, log_format: str, level: str) -> None:
+def _set_up_log(parent: Any, config: Config) -> Destination:
     """Let twistd, or twist, write the log as the configuration says; a `--logger` of the user's own wins."""
+    server = config.server
+    log, shared = Destination(server.log_format, server.log_level), processes(server.workers) > 1
     if parent is None:
-        return
+        return log
     if "nodaemon" not in parent:
-        parent["fileLogObserverFactory"] = lambda file: observer(log_format, level, file)
+
+        def factory(file: Any) -> LineObserver:
+            log.observer = observer(log.format, log.level, SharedLines(file.fileno()) if shared else file)
+            return log.observer
+
+        parent["fileLogObserverFactory"] = factory
     elif parent.get("logger") is None:
-        _observers.append(twistd_logger(parent, log_format, level))
+        make = twistd_logger(parent, log.format, log.level, shared=shared)
+
+        def remembered() -> LineObserver | None:
+            log.observer = make()
+            return log.observer
+
+        _observers.append(remembered)
         parent["logger"] = f"{__name__}.log_observer"
+        if parent.get("syslog"):
+            log.syslog = (parent["prefix"], parent["facility"])
+    else:
+        log.logger = parent["logger"]
+    return log
 
 
-def makeService(options: Options) -> MailService:
+def makeService(options: Options) -> ReloadingService:
     """The service, its sockets already bound: what is in the way is told here, on the terminal."""
     from twisted.internet import reactor
 
@@ -120,7 +142,12 @@ def makeService(options: Options) -> MailService:
     owner = None
     if uid is not None and os.geteuid() == 0:
         owner = Owner(uid, gid if gid is not None else os.getgid())
-    service = MailService(options.config, reactor, load=options.read, told=_welcome, owner=owner)
+    service: MailService | WorkersService
+    count = processes(options.config.server.workers)
+    if count > 1:
+        service = WorkersService(options.config, reactor, count, options.log, load=options.read, owner=owner)
+    else:
+        service = MailService(options.config, reactor, load=options.read, told=_welcome, owner=owner)
     try:
         service.prepare()
     except StartError as error:

@@ -75,6 +75,25 @@ class ConversationTests(SynchronousTestCase):
             self.assertEqual(answer, {"error": f"{command} failed; the log says why"})
             self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
 
+    def test_answers_that_take_a_while_keep_the_order_of_the_questions(self) -> None:
+        later: list[Deferred[object]] = []
+
+        def wait() -> object:
+            later.append(Deferred())
+            return later[-1]
+
+        self.protocol = ControlFactory({**COMMANDS, "wait": wait}, self.clock).buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+        self.assertEqual(self.say(b'{"command": "wait"}\n{"command": "stats"}\n'), [])
+        later[0].callback({"n": 1})
+        self.assertEqual(
+            [json.loads(line) for line in self.transport.value().splitlines()], [{"n": 1}, {"uptime": 5}]
+        )
+        self.assertEqual(self.say(b'{"command": "wait"}\n'), [])
+        later[1].errback(RuntimeError("a secret cause"))
+        self.assertIn(b"wait failed; the log says why", self.transport.value())
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_a_line_has_an_end(self) -> None:
         self.assertEqual(self.say(b" " * MAX_QUESTION), [])
         self.assertFalse(self.transport.disconnecting)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.counters import MOST_NAMES, OTHER, TOP, Counters
+from mailserver.counters import MOST_NAMES, OTHER, TOP, Counters, add_up, ended
 
 
 class CountersTests(SynchronousTestCase):
@@ -170,3 +170,43 @@ class BoundsTests(SynchronousTestCase):
         refused = told["connections"]["turned_away"] + told["messages"]["refused"] + told["recipients"]["refused"]
         self.assertEqual(sum(told["refusals"].values()), refused)
         self.assertGreaterEqual(told["connections"]["most"], told["connections"]["now"])
+
+
+class SumTests(SynchronousTestCase):
+    """Several processes."""
+
+    def counted(self, *hosts: str, listener: str = "a", refused: str = "550 5.1.1") -> dict[str, Any]:
+        counters = Counters(Clock().seconds)
+        for host in hosts:
+            counters.connection_opened(listener, host)
+            counters.message_accepted(listener, host, octets=10, recipients=2)
+        counters.recipient_refused(hosts[0], refused)
+        return counters.snapshot(100)
+
+    def test_of_none_is_nothing(self) -> None:
+        nothing = Counters(Clock().seconds).snapshot()
+        self.assertEqual(add_up(()), {key: nothing[key] for key in nothing if key not in ("pid", "uptime")})
+
+    def test_numbers_are_added_and_what_only_one_has_is_kept(self) -> None:
+        told = add_up(
+            [self.counted("x", "y"), self.counted("y", listener="b", refused="450 4.2.0"), self.counted("y")]
+        )
+        self.assertEqual((told["connections"]["total"], told["messages"]["octets"]), (4, 40))
+        self.assertEqual((told["listeners"]["a"]["accepted"], told["listeners"]["b"]["accepted"]), (3, 1))
+        self.assertEqual(list(told["refusals"].items()), [("550 5.1.1", 2), ("450 4.2.0", 1)])
+        rows = told["clients"]["by_connections"]
+        self.assertEqual([(row["client"], row["connections"]) for row in rows], [("y", 3), ("x", 1)])
+
+    def test_of_one_it_is_the_same_and_sums_can_be_added_up_again(self) -> None:
+        one, two = self.counted("x", "y"), self.counted("y", "z")
+        self.assertEqual(add_up([one])["listeners"], one["listeners"])
+        self.assertEqual(add_up([add_up([one, two]), one]), add_up([one, two, one]))
+
+    def test_only_the_busiest_clients_are_told(self) -> None:
+        told = add_up([self.counted(*(f"192.0.2.{number}" for number in range(50)))], top=3)
+        self.assertEqual((len(told["clients"]["by_connections"]), told["clients"]["remembered"]), (3, 50))
+
+    def test_one_that_has_ended_has_nothing_open(self) -> None:
+        told = ended(self.counted("x", "y"))
+        self.assertEqual((told["connections"]["now"], told["listeners"]["a"]["now"]), (0, 0))
+        self.assertEqual((told["connections"]["total"], told["listeners"]["a"]["connections"]), (2, 2))

@@ -17,11 +17,22 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 from twisted.python import threadable
 from twisted.python.logfile import LogFile
+from twisted.python.syslog import SyslogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver import logs
-from mailserver.log_lines import json_line
-from mailserver.logs import MOST_WAITING, LineObserver, json_observer, observer, text_observer, twistd_logger
+from mailserver import logs, tap
+from mailserver.log_lines import json_line, text_line
+from mailserver.logs import (
+    MOST_WAITING,
+    Destination,
+    LineObserver,
+    SharedLines,
+    json_observer,
+    observer,
+    observer_of_worker,
+    text_observer,
+    twistd_logger,
+)
 
 WHEN = 1795196400.1234  # 2026-11-20T17:40:00.123Z
 
@@ -264,3 +275,85 @@ class Twistd(SynchronousTestCase):
 
     def test_a_wrong_word_is_told_at_once(self) -> None:
         self.assertRaises(ValueError, twistd_logger, {}, "xml", "info")
+
+
+class WorkersTests(SynchronousTestCase):
+    """Several processes."""
+
+    def written(self, form: str, worker: int | None) -> str:
+        file = io.StringIO()
+        observer(form, "info", file, worker=worker)({**event("hello {who}", who="you"), "worker": "mine"})
+        return file.getvalue()
+
+    def test_each_line_tells_its_worker(self) -> None:
+        line = json.loads(self.written("json", 3))
+        self.assertEqual((line["worker"], line["worker_"]), (3, "mine"))
+        self.assertIn(" info [3] ", self.written("text", 3))
+
+    def test_without_a_number_a_line_tells_none(self) -> None:
+        self.assertNotIn("worker", json.loads(self.written("json", None)))
+        self.assertNotIn("[", self.written("text", None))
+
+    def test_long_lines_of_several_processes_through_a_pipe_stay_whole(self) -> None:
+        read, write = os.pipe()
+        children = []
+        for letter in (b"a", b"b", b"c"):
+            child = os.fork()
+            if not child:
+                lines = SharedLines(write)
+                for _ in range(20):
+                    lines.write(letter * 20_000 + b"\n")
+                os._exit(0)
+            children.append(child)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            found = [line.rstrip(b"\n") for line in pipe]
+        for child in children:
+            os.waitpid(child, 0)
+        self.assertEqual({(line[:1] * 20_000 == line) for line in found}, {True})
+        self.assertEqual(len(found), 60)
+
+    def test_a_file_needs_no_lock_and_gets_all(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            lines = SharedLines(file.fileno())
+            self.assertEqual((lines.fileno(), lines.writable(), lines.write(b"x\n")), (file.fileno(), True, 2))
+            LineObserver(lines, text_line)(event("hello"))
+        self.assertEqual(len(Path(path).read_bytes().splitlines()), 2)
+
+    def test_where_workers_write(self) -> None:
+        destination = Destination("json", "info")
+        self.assertEqual(destination.descriptor(), 1)
+        with open(self.mktemp(), "wb") as file:
+            destination.observer = LineObserver(file, json_line)
+            self.assertEqual(destination.descriptor(), file.fileno())
+        rotated = LogFile.fromFullPath(self.mktemp())
+        self.addCleanup(rotated.close)
+        destination.observer = LineObserver(rotated, json_line)
+        self.assertIsNone(destination.descriptor())
+        destination.observer.relay('{"of": "a worker"}\n')
+        self.assertEqual(Path(rotated.path).read_text(), '{"of": "a worker"}\n')
+
+    def test_lines_of_others_that_cannot_be_written_are_counted(self) -> None:
+        file = io.StringIO()
+        through = LineObserver(file, text_line)
+        self.patch(file, "flush", lambda: (_ for _ in ()).throw(OSError(28, "full")))
+        through.relay("one\ntwo\n")
+        self.patch(file, "flush", lambda: None)
+        through(event("hello"))
+        self.assertIn("2 log lines before this one could not be written", file.getvalue())
+
+    def test_the_observer_of_a_worker(self) -> None:
+        words = Destination("json", "warn").words()
+        made = observer_of_worker(words, 2, None)
+        self.assertEqual(made.file.fileno(), 1)
+        own = Destination("json", "warn", logger="mailserver.tap.log_observer").words()
+        self.patch(tap, "log_observer", lambda: "theirs")
+        self.assertEqual(observer_of_worker(own, 2, None), "theirs")
+
+    def test_syslog_is_told_the_worker_too(self) -> None:
+        opened: list[Any] = []
+        self.patch(SyslogObserver, "openlog", lambda _, *arguments: opened.append(arguments))
+        made = observer_of_worker(Destination("json", "info", syslog=("mail", 16)).words(), 2, None)
+        self.assertTrue(callable(made))
+        self.assertEqual((opened[0][0], opened[0][2]), ("mail[2]", 16))

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.logger import globalLogPublisher
@@ -21,8 +21,8 @@ from zope.interface.verify import verifyObject
 from mailserver.accounts.passwords import hash_password
 from mailserver.address import parse_address
 from mailserver.config import Config, ConfigError, development, load
-from mailserver.foundations import StartError
-from mailserver.service import MailService
+from mailserver.foundations import Place, StartError
+from mailserver.service import MailService, bind_listener, key_of
 
 
 class Client(Protocol):
@@ -373,6 +373,52 @@ class StopTests(ServiceCase):
         await client.closed
         self.assertEqual(self.new(service, "b@example.org"), [])
         self.assertEqual(list((service.ground.mail / "example.org" / "b").glob("tmp/*")), [])
+
+
+class WorkerTests(ServiceCase):
+    """A service on sockets that its parent has bound."""
+
+    async def worker(self, place: Place) -> MailService:
+        config = self.configure(SMTP)
+        sockets = {key_of(listener): bind_listener(config, listener) for listener in config.listeners}
+        return await self.start(config, place=place, sockets=sockets)
+
+    async def test_it_serves_and_leaves_to_its_parent_what_is_done_once(self) -> None:
+        service = await self.worker(Place(worker=3, unique=False, first=False, sweep=False))
+        await self.connect(self.where(service))
+        self.assertEqual(service.ground.place.worker, 3)
+        self.assertEqual(self.named("listening"), [])
+        self.assertFalse((service.ground.data_dir / "control").exists())
+        self.assertIsNone(service.ground.watch._renew)
+
+    async def test_it_sweeps_when_it_is_told_to(self) -> None:
+        tmp = self.dir / "data" / "mail" / "example.org" / "b" / "tmp"
+        for sweep in (False, True):
+            tmp.mkdir(parents=True, exist_ok=True)
+            left = tmp / "1.M1P999999999Q1.mx.example.org"
+            left.touch()
+            service = await self.worker(Place(worker=1, unique=False, sweep=sweep))
+            await service.stopService()  # waits for what the threads have begun
+            self.assertEqual(left.exists(), not sweep)
+
+    async def test_to_leave_lets_connections_go_on(self) -> None:
+        service = await self.worker(Place(worker=1, unique=False))
+        self.account(service, "b@example.org")
+        client = await self.connect(self.where(service))
+        left = ensureDeferred(service.leave(60))
+        client.say(*OPEN)
+        await client.until("354")
+        self.assertFalse(left.called)
+        client.say("x", ".", "QUIT")
+        await client.until("250 221")
+        await client.closed
+        await left
+
+    async def test_to_leave_has_an_end(self) -> None:
+        service = await self.worker(Place(worker=1, unique=False))
+        client = await self.connect(self.where(service))
+        await service.leave(0.01)
+        self.assertFalse(client.closed.called)
 
 
 def not_awaited(deferred: Deferred[Any]) -> Deferred[Any]:

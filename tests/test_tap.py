@@ -17,6 +17,8 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver import tap
+from mailserver.logs import SharedLines
+from mailserver.workers.parent import WorkersService
 
 
 class TapCase(SynchronousTestCase):
@@ -124,6 +126,36 @@ class OptionsTests(TapCase):
         self.assertTrue(callable(twist["fileLogObserverFactory"](io.StringIO())))
 
 
+class LogTests(TapCase):
+    def destination(self, parent: Any, workers: int = 1) -> Any:
+        self.file.write_text(
+            f'[server]\ndata_dir = "data"\nlog_format = "json"\nworkers = {workers}\n'
+            '[[listener]]\naddress = "127.0.0.1:0"\nprotocol = "smtp"\n'
+        )
+        return self.options("--config", str(self.file), parent=parent).log
+
+    def test_workers_are_told_what_twistd_was(self) -> None:
+        twistd = {"nodaemon": True, "logger": None, "logfile": self.mktemp()}
+        log = self.destination(twistd)
+        self.assertIsNone(log.observer)
+        made = tap.log_observer()
+        self.assertIs(log.observer, made)
+        made.file.close()
+        self.assertEqual(self.destination({**twistd, "logger": "their.own"}).logger, "their.own")
+        syslog = {"nodaemon": True, "logger": None, "syslog": True, "prefix": "mail", "facility": 16}
+        self.assertEqual(self.destination(syslog).syslog, ("mail", 16))
+
+    def test_workers_share_the_file_of_twist(self) -> None:
+        for workers, kind in ((1, io.TextIOWrapper), (2, SharedLines)):
+            twist: dict[str, Any] = {"logFile": sys.stdout}
+            log = self.destination(twist, workers)
+            with open(self.mktemp(), "w") as file:
+                made = twist["fileLogObserverFactory"](file)
+                self.assertIs(log.observer, made)
+                self.assertIsInstance(made.file, kind)
+                self.assertEqual(log.descriptor(), file.fileno())
+
+
 class ServiceTests(TapCase):
     def test_it_is_a_service_with_its_sockets_bound(self) -> None:
         self.write('address = "127.0.0.1:0"\nprotocol = "smtp"')
@@ -133,6 +165,15 @@ class ServiceTests(TapCase):
         self.addCleanup(lambda: [bound.close() for each in service._open.values() for bound in each.bound])
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))):
             pass
+
+    def test_with_workers_it_is_their_parent(self) -> None:
+        self.file.write_text(
+            '[server]\ndata_dir = "data"\nworkers = 3\n[[listener]]\naddress = "127.0.0.1:0"\nprotocol = "smtp"\n'
+        )
+        service = tap.makeService(self.options("--config", str(self.file)))
+        self.addCleanup(lambda: [bound.close() for each in service._sockets.values() for bound in each])
+        self.assertIsInstance(service, WorkersService)
+        self.assertEqual(len(service.supervisor.slots), 3)
 
     def test_a_port_in_use_ends_it_with_one_line(self) -> None:
         with socket.socket() as other:

@@ -54,6 +54,7 @@ def _page(told: Mapping[str, Any]) -> Iterator[str]:
     recipients, auth = _table(told, "recipients"), _table(told, "auth")
     yield f"recipients   {_number(recipients, 'accepted')} accepted, {_number(recipients, 'refused')} refused"
     yield f"logins       {_number(auth, 'succeeded')} succeeded, {_number(auth, 'failed')} failed"
+    yield from _workers(told)
     columns = ("now", "most", "connections", "turned_away", "accepted", "refused")
     rows = [(name, *(_number(each, key) for key in columns)) for name, each in _table(told, "listeners").items()]
     yield from _rows(("listener", "now", "most", "connections", "turned away", "accepted", "refused"), rows)
@@ -64,6 +65,22 @@ def _page(told: Mapping[str, Any]) -> Iterator[str]:
     for key, title in (("by_connections", "busiest clients"), ("by_failures", "failed logins of")):
         rows = [(each.get("client", "?"), *(_number(each, of) for of in of_client)) for each in clients.get(key, [])]
         yield from _rows((title, "connections", "messages", "refused", "failed logins"), rows)
+
+
+def _workers(told: Mapping[str, Any]) -> Iterator[str]:
+    """A table where several processes serve."""
+    rows = [
+        (
+            str(each.get("worker", "?")),
+            str(each.get("pid", "?")),
+            str(each.get("state", "?")),
+            duration(each.get("uptime", 0)),
+            _number(each, "restarts"),
+            _number(each, "connections"),
+        )
+        for each in told.get("workers") or ()
+    ]
+    yield from _rows(("worker", "process", "state", "since", "restarts", "connections"), rows)
 
 
 def _table(told: Mapping[str, Any], key: str) -> Mapping[str, Any]:

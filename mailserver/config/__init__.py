@@ -7,7 +7,7 @@ with every key.
 """
 
 from mailserver.config.classes import TLS, Auth, CertificateFiles, Domain, Listener, Server, Storage
-from mailserver.config.loading import DEFAULT_PATH, development, find_config, load, passed_over
+from mailserver.config.loading import DEFAULT_PATH, development, find_config, load, parse, passed_over
 from mailserver.config.origins import Effective
 from mailserver.config.problems import ConfigError, Problem
 from mailserver.config.whole import Config
@@ -28,5 +28,6 @@ __all__ = [
     "development",
     "find_config",
     "load",
+    "parse",
     "passed_over",
 ]

@@ -22,6 +22,8 @@ from mailserver.sockets import ListenAddress, Network, parse_network
 
 #: Characters of a greeting's text: with the longest host name it still fits a reply line (RFC 5321 4.5.3.1.5).
 MAX_BANNER = 200
+#: Processes that serve; more than any machine has processors to gain by them.
+MAX_WORKERS = 64
 #: SASL mechanisms that the server knows.
 MECHANISMS = (
     "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL", "OAUTHBEARER", "XOAUTH2"
@@ -136,6 +138,13 @@ def unix_owner(text: str) -> str:
     if not _OWNER.match(text):
         raise ValueError(f'must be "user:group" or "user", not {show(text)}')
     return text
+
+
+def worker_count(value: object) -> int | str:
+    """How many processes serve: a number, or "auto"."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WORKERS):
+        return value
+    raise ValueError(f'must be a whole number from 1 to {MAX_WORKERS}, or "auto", not {show(value)}')
 
 
 def banner(text: str) -> str:

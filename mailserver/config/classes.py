@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from mailserver.config.checked import (
     EXTENSIONS,
+    MAX_WORKERS,
     as_tuple,
     banner,
     extension,
@@ -31,6 +32,7 @@ from mailserver.config.checked import (
     separator,
     unix_mode,
     unix_owner,
+    worker_count,
 )
 from mailserver.config.quantities import Range, parse_duration, parse_size
 from mailserver.limits import DEFAULT_LIMITS, Limits
@@ -53,6 +55,7 @@ Extension = Annotated[str, AfterValidator(extension)]
 Networks = Annotated[tuple[Annotated[Network, PlainValidator(network)], ...], BeforeValidator(as_tuple)]
 UnixMode = Annotated[str, AfterValidator(unix_mode)]
 UnixOwner = Annotated[str, AfterValidator(unix_owner)]
+Workers = Annotated[int | Literal["auto"], PlainValidator(worker_count)]
 WholeLimits = Annotated[Limits, PlainValidator(instance_of_limits)]
 Quota = Annotated[int, BeforeValidator(parse_size), AfterValidator(Range(0, 2**50, "octets"))]
 Segments = Annotated[int, AfterValidator(Range(2, 1000, ""))]
@@ -113,6 +116,12 @@ class Server(Table):
     drain_timeout: ShortTime = Field(
         default=30.0,
         description="How long running transactions may take to end after SIGTERM. 0 to 1 h.",
+    )
+    workers: Workers = Field(
+        default=1,
+        description=f'How many processes serve: a number up to {MAX_WORKERS}, or "auto", one for each processor that '
+        "the server may use. With more than one the process that was started binds the ports and looks after the "
+        "others.",
     )
 
 

@@ -74,8 +74,12 @@ def passed_over() -> tuple[Problem, ...]:
 
 def load(path: Path) -> Config:
     """The configuration in this file.  Raises ConfigError with every problem, warnings too."""
+    return parse(_read(path, str(path)), path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """The same of a text that was read before, from this file."""
     file = str(path)
-    text = _read(path, file)
     try:
         data = tomllib.loads(text)
         lines = scan(text)
@@ -109,6 +113,7 @@ def load(path: Path) -> Config:
         domains=tuple(parts.domains.values()),
         warnings=in_order(problems),
         origins=_origins(parts, places),
+        text=text,
     )
 
 

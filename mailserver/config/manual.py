@@ -60,7 +60,8 @@ name = "example.org"
 - `mailserver config check` looks for problems and starts nothing. `mailserver config show` tells every value in force
   and the line that it comes from.
 - SIGHUP reads the file again. A file with problems changes nothing, and the log says why. `data_dir`, `user`,
-  `group`, `log_format`, `log_level`, and of `[tls]` `minimum_version` and `check_interval`, need a restart.
+  `group`, `workers`, `log_format`, `log_level`, and of `[tls]` `minimum_version` and `check_interval`, need a
+  restart.
 
 Some combinations are refused, because they would send passwords in clear text or let strangers send mail:
 `protocol = "submission"` with `tls = "off"`, or with `auth = "off"`, on an address that is not loopback; `auth` other
@@ -143,7 +144,7 @@ def _values(about: FieldInfo) -> str:
         return "list of texts"
     if kind is Limits:
         return "table"
-    return {bool: "`true`, `false`", Path: "path"}.get(kind, "text")
+    return {bool: "`true`, `false`", Path: "path", int: "number"}.get(kind, "text")
 
 
 def _default(name: str, about: FieldInfo) -> str:

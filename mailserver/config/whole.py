@@ -25,7 +25,7 @@ class Config:
 
     source: the file, absolute; None in development mode.  limits: of `[limits]`; each listener has its own effective
     ones.  warnings: problems with which the server can start.  origins: key -> where its value came from; the others
-    have their default.
+    have their default.  text: what stood in the file.
     """
 
     source: Path | None
@@ -39,6 +39,7 @@ class Config:
     development: bool = False
     warnings: tuple[Problem, ...] = ()
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    text: str = field(default="", repr=False)
 
     @property
     def effective(self) -> tuple[Effective, ...]:

@@ -72,6 +72,16 @@ class StatsTests(AccountsCommandCase):
         self.assertEqual(self.works("stats"), PAGE)
         self.assertEqual(self.asked, [(self.data / FILE_NAME, "stats")])
 
+    def test_the_workers_are_listed(self) -> None:
+        row = {"worker": 1, "pid": 78, "state": "ready", "uptime": 61.2, "restarts": 0, "connections": 3}
+        self.answer(self.counted() | {"workers": [row, row | {"worker": 2, "restarts": 4, "uptime": 5, "pid": 79}]})
+        self.assertIn(
+            "\n\nworker  process  state      since  restarts  connections\n"
+            "1            78  ready  1 min 1 s         0            3\n"
+            "2            79  ready        5 s         4            3\n\n",
+            self.works("stats"),
+        )
+
     def test_an_object_for_programs(self) -> None:
         self.answer(self.counted())
         self.assertEqual(json.loads(self.works("stats", "--json")), self.counted())
