@@ -56,7 +56,8 @@ class Reply:
         A byte that could end a line, or is no printable ASCII, becomes "?"; a line is cut to 512 octets, so that no
         text, wherever it came from, can make a second reply.
         """
-        return _encode(self, enhanced)  # nearly every reply is one of the catalogue
+        # Nearly every reply is one of the catalogue.
+        return _with_code(self) if enhanced else _without_code(self)
 
     def _wire(self, *, enhanced: bool) -> bytes:
         code = b"%d" % self.code
@@ -71,8 +72,13 @@ class Reply:
 
 
 @lru_cache(maxsize=512)
-def _encode(reply: Reply, enhanced: bool) -> bytes:
-    return reply._wire(enhanced=enhanced)  # noqa: SLF001 - its other half
+def _with_code(reply: Reply) -> bytes:
+    return reply._wire(enhanced=True)  # noqa: SLF001 - its other half
+
+
+@lru_cache(maxsize=512)
+def _without_code(reply: Reply) -> bytes:
+    return reply._wire(enhanced=False)  # noqa: SLF001
 
 
 def _printable(line: str) -> bytes:
