@@ -3,8 +3,8 @@ The load: Postfix's smtp-source, which knows no server better than another, and 
 do.
 
 In: a `Load` and a port.  Out: the seconds until the last message was accepted; from the generator latencies too.
-Both keep their connections busy one command at a time, without pipelining.  A Python generator would be slower than
-the servers: its share of two processors would be the measurement.
+Both keep their connections busy one command at a time, without pipelining.  A message of 4 KiB over a kept connection
+costs them about 18 and 28 us of processor time, the text read and thrown away by smtp-sink.
 Failures: BenchError, when a message was not accepted.
 """
 
