@@ -27,6 +27,8 @@ TOP = 10
 #: The same where the snapshots of several processes are added up: who is in none of their lists is not in the sum.
 TOP_OF_WORKER = 100
 OTHER = "other"
+#: A stop of the reactor that is worth counting (seconds): nothing a peer sends may make one.
+LONG_STALL = 0.05
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Counters:
         self._refusals: dict[str, int] = {}
         self._recipients_accepted = self._recipients_refused = self._octets = 0
         self._auth_succeeded = self._auth_failed = 0
+        self._longest_stall, self._stalls = 0.0, 0
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -124,14 +127,20 @@ class Counters:
         self._auth_failed += 1
         self._client(host).failures += 1
 
+    def stalled(self, seconds: float) -> None:
+        """The reactor came round late by so much."""
+        self._longest_stall = max(self._longest_stall, seconds)
+        self._stalls += seconds > LONG_STALL
+
     # -- what is told ----------------------------------------------------------------------------------------------
 
     def snapshot(self, top: int = TOP) -> dict[str, Any]:
         """
         All numbers, as JSON takes them.
 
-        uptime: seconds.  refusals: reply -> how often, the most frequent first.  clients: the busiest by connections
-        and by failed logins, those with neither left out; `top` in each order.
+        uptime: seconds.  reactor: the longest time (seconds) in which it did not come round, and how often it took
+        longer than `LONG_STALL`.  refusals: reply -> how often, the most frequent first.  clients: the busiest by
+        connections and by failed logins, those with neither left out; `top` in each order.
         """
         everything = asdict(self._all)
         return {
@@ -149,6 +158,7 @@ class Counters:
                 "octets": self._octets,
             },
             "recipients": {"accepted": self._recipients_accepted, "refused": self._recipients_refused},
+            "reactor": {"longest_stall": round(self._longest_stall, 4), "stalls": self._stalls},
             "auth": {"succeeded": self._auth_succeeded, "failed": self._auth_failed},
             "listeners": {name: asdict(counts) for name, counts in self._listeners.items()},
             "refusals": dict(sorted(self._refusals.items(), key=lambda item: (-item[1], item[0]))),
@@ -209,6 +219,9 @@ def add_up(snapshots: Iterable[Mapping[str, Any]], top: int = TOP) -> dict[str, 
                 whole[name]["remembered"] += value["remembered"]
                 for order, rows in seen.items():
                     _add_clients(rows, value[order])
+            elif name == "reactor":
+                whole[name]["longest_stall"] = max(whole[name]["longest_stall"], value["longest_stall"])
+                whole[name]["stalls"] += value["stalls"]
             elif name in whole:
                 whole[name] = _sum(whole[name], value)
     for order, rows in seen.items():

@@ -56,6 +56,7 @@ from mailserver.smtp.rules import SessionSettings
 from mailserver.smtp.server import ESMTPServerFactory
 from mailserver.smtp.stock import mechanisms_of
 from mailserver.sockets import within
+from mailserver.stalls import StallWatch
 from mailserver.tls import CertificateProblem, CertificateSet, CertificateWatch
 
 #: Threads that write mail; the disk, not the processor, is what they wait for.
@@ -157,7 +158,8 @@ class Foundations(MultiService):
         self._self_signed_names = self_signed_names(config)
         self.checker = AccountsChecker(self.accounts, run_in_thread=self.hashing.run, clock=reactor)
         self.counters = Counters(time.monotonic, network)
-        for service in (self.hashing, self.storage, self.watch):
+        self.stalls = StallWatch(reactor, self.counters.stalled)
+        for service in (self.hashing, self.storage, self.watch, self.stalls):
             service.setServiceParent(self)
         if place.unique:
             ControlService(self.data_dir, {"stats": self.stats}, reactor).setServiceParent(self)

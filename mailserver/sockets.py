@@ -349,9 +349,12 @@ def _normal_host(host: str, text: str) -> str:
         except ValueError as error:
             raise ValueError(f"{text!r}: {host!r} is no IPv4 address; write four numbers from 0 to 255") from error
     try:
-        return normal_domain(host)
+        name = normal_domain(host)
     except AddressError as error:
         raise ValueError(f"{text!r}: {host!r} is neither an IP address nor a host name: {error}") from error
+    if _NUMERIC_END.match(name):  # digits of another script have become ours
+        raise ValueError(f"{text!r}: {host!r} is neither an IP address nor a host name: write {name}")
+    return name
 
 
 def _join(host: str, port: int) -> str:

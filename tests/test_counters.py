@@ -35,6 +35,7 @@ class CountersTests(SynchronousTestCase):
                 "messages": {"accepted": 0, "refused": 0, "octets": 0},
                 "recipients": {"accepted": 0, "refused": 0},
                 "auth": {"succeeded": 0, "failed": 0},
+                "reactor": {"longest_stall": 0.0, "stalls": 0},
                 "listeners": {},
                 "refusals": {},
                 "clients": {"remembered": 0, "by_connections": [], "by_failures": []},

@@ -77,6 +77,7 @@ BAD: list[tuple[str | int, str]] = [
     ("[::ffff:192.0.2.1]:25", "192.0.2.1"),
     ("300.0.0.1:25", "is no IPv4 address"),
     ("127.1:25", "is no IPv4 address"),
+    ("\uff11:25", "neither an IP address nor a host name: write 1"),
     ("0x7f000001:25", "is no IPv4 address"),
     ("mail example.org:25", "neither an IP address nor a host name"),
     ("-:25", "neither an IP address nor a host name"),

@@ -54,6 +54,10 @@ def _page(told: Mapping[str, Any]) -> Iterator[str]:
     recipients, auth = _table(told, "recipients"), _table(told, "auth")
     yield f"recipients   {_number(recipients, 'accepted')} accepted, {_number(recipients, 'refused')} refused"
     yield f"logins       {_number(auth, 'succeeded')} succeeded, {_number(auth, 'failed')} failed"
+    reactor = _table(told, "reactor")
+    if reactor:
+        longest = reactor.get("longest_stall", 0) * 1000
+        yield f"reactor      stopped for {longest:,.0f} ms at most, {_number(reactor, 'stalls')} times over 50 ms"
     yield from _workers(told)
     columns = ("now", "most", "connections", "turned_away", "accepted", "refused")
     rows = [(name, *(_number(each, key) for key in columns)) for name, each in _table(told, "listeners").items()]

@@ -39,7 +39,12 @@ def is_running(pid: int) -> bool:
         return False
     except (PermissionError, OverflowError):
         return True
-    return True
+    # One that was killed and not yet waited for has a number still, and does nothing any more.
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return True  # no /proc, or it ended just now
+    return stat.rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"])
 
 
 @dataclass(frozen=True)

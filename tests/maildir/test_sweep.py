@@ -143,3 +143,11 @@ class IsRunningTests(SynchronousTestCase):
         self.assertTrue(is_running(1))
         self.assertFalse(is_running(999_999_999))
         self.assertTrue(is_running(2**70))
+
+    def test_one_that_has_ended_and_was_not_waited_for_does_not_run(self) -> None:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        self.addCleanup(os.waitpid, child, 0)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        self.assertFalse(is_running(child))
