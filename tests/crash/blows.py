@@ -4,17 +4,22 @@ The blows: what is done to a server under load, and what must be true then.
 In: a scene whose server runs.  Out: a line that says what was done; `Loss` when the promise was broken.  After each blow
 the server of the scene runs again, but for one that was refused (`Refused`, a defect too).
 
-kill     SIGKILL to the whole process group at a random moment
+kill     SIGKILL to the whole process group at a random moment; of several processes sometimes to one of them before
 strace   SIGKILL at one system call of a few deliveries: at each of them in turn, in the long run
 power    a power cut, while the load runs or in a quiet moment
 full     a disk that has no room, and gets room again; every other time the server is killed and started while it is full
-fault    system calls that fail, then work again; then SIGKILL, or, on a disk that can lose its power, a power cut
+fault    system calls that fail, then work again; then SIGKILL, or, on a disk that can lose its power, a power cut, and then
+         sometimes a start while they fail, and another power cut
+
+Every other time the first start after a SIGKILL or a power cut ends in the same way, before or while the server recovers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import signal
 import time
 from dataclasses import dataclass
 
@@ -31,17 +36,30 @@ from tests.interop.running import PATIENCE, PULSE
 NO_ROOM, TROUBLE = "452 4.3.1", "451 4.3.0"
 #: Seconds without load before a power cut in a quiet moment.
 QUIET = 0.4
+#: Least and most seconds of a start that is ended: from before the first line of ours to after the recovery.
+STARTING = (0.2, 1.2)
+#: Seconds of a start that has all the time it needs.
+START = 2.0
 
 
 def kill(scene: Scene) -> str:
     """SIGKILL at a random moment."""
-    seconds = scene.chance.uniform(0.05, 1.2)
+    seconds, told = scene.chance.uniform(0.05, 1.2), ""
     with scene.under_load(read=True) as load:
         load.rest(seconds)
+        others = scene.server.members()[1:]
+        if others and scene.chance.random() < 0.5:
+            os.kill(scene.chance.choice(others), signal.SIGKILL)
+            load.rest(scene.chance.uniform(0, 1.0))
+            told = "one process first, "
         scene.die()
     scene.judge()
+    if scene.chance.random() < 0.5:
+        scene.try_to_start(scene.chance.uniform(*STARTING))
+        scene.die()
+        told += "again while it starts, "
     scene.recover()
-    return f"SIGKILL after {seconds:.2f} s"
+    return f"SIGKILL, {told}after {seconds:.2f} s"
 
 
 def power(scene: Scene, *, quiet: bool) -> str:
@@ -60,13 +78,19 @@ def power(scene: Scene, *, quiet: bool) -> str:
         kept = scene.notes.acknowledged()
         disk.cut()
         scene.die()
-    defects = scene.unwatch()
+    defects, told = scene.unwatch(), ""
     disk.power_on()
     scene.notes.only(kept)
+    if scene.chance.random() < 0.5:
+        scene.try_to_start(scene.chance.uniform(*STARTING))
+        disk.cut()
+        scene.die()
+        disk.power_on()
+        told = ", again while it starts"
     scene.recover()
     if defects:
         raise Loss(defects)
-    return f"power cut after {seconds:.2f} s, {'in a quiet moment' if quiet else 'under load'}"
+    return f"power cut after {seconds:.2f} s, {'in a quiet moment' if quiet else 'under load'}{told}"
 
 
 # -- a disk without room ---------------------------------------------------------------------------------------------
@@ -89,9 +113,7 @@ def full(scene: Scene, *, restart: bool) -> str:
             load.rest(scene.chance.uniform(0, 0.2))
             scene.die()
         # It may say that it cannot start without room; what was acknowledged is there, or comes when there is room.
-        with contextlib.suppress(Loss):
-            scene.unwatch()
-            scene.start()
+        scene.try_to_start(START)
         scene.die()
     disk.relieve()
     if restart:
@@ -192,7 +214,7 @@ def fault(scene: Scene, which: Fault, *, once: bool) -> str:
     defects += scene.mailboxes.await_empty(scene.mailboxes.temporary)
     defects += scene.greet()
     scene.judge(replies=(which.reply,), more=defects)
-    end = _end(scene)
+    end = _end(scene, which)
     scene.recover(replies=(which.reply,))
     # The next blow has its own replies.
     scene.notes.settle()
@@ -222,14 +244,25 @@ def _answers(scene: Scene, which: Fault, counts: shims.Counts, *, acknowledged: 
     return defects
 
 
-def _end(scene: Scene) -> str:
-    if isinstance(scene.disk, PowerDisk):
-        kept = scene.notes.acknowledged()
-        scene.disk.cut()
+def _end(scene: Scene, which: Fault) -> str:
+    """SIGKILL, or a power cut.  Behind that, calls fail in the recovery too: it may not take for done what is not."""
+    shim, disk = scene.shim, scene.disk
+    assert shim is not None
+    if not isinstance(disk, PowerDisk):
         scene.die()
-        scene.unwatch()
-        scene.disk.power_on()
-        scene.notes.only(kept)
-        return "a power cut"
+        return "SIGKILL"
+    kept = scene.notes.acknowledged()
+    disk.cut()
     scene.die()
-    return "SIGKILL"
+    scene.unwatch()
+    disk.power_on()
+    scene.notes.only(kept)
+    if scene.chance.random() < 0.5:
+        return "a power cut"
+    shim.arm(which.calls, which.error, skip=scene.chance.randrange(8))
+    scene.try_to_start(START)
+    shim.disarm()
+    disk.cut()
+    scene.die()
+    disk.power_on()
+    return f"a power cut, a start with {shim.counts().failed} such failures, a power cut"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,13 @@ class Scene:
             self.server.start()
         except AssertionError as error:
             raise Loss([Defect("does not start", str(error))]) from error
+
+    def try_to_start(self, seconds: float) -> None:
+        """Start, and let it run for so long, ready or not; nobody watches, and it may also end by itself."""
+        self.unwatch()
+        self.server.launch()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.server.running.wait(seconds)
 
     def die(self) -> None:
         """SIGKILL to all processes of the server."""
