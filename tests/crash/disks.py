@@ -82,7 +82,7 @@ def _missing(name: str, disk: type[SmallDisk | PowerDisk]) -> str | None:
             with disk(directory):
                 pass
         except AssertionError as error:
-            _reasons[name] = f"this machine cannot mount it: {error}"
+            _reasons[name] = f"this machine cannot mount it: {str(error).splitlines()[0]}"
         finally:
             shutil.rmtree(directory, ignore_errors=True)
     return _reasons[name]
