@@ -46,7 +46,8 @@ static char root[PATH_MAX];
 static size_t root_length;
 static const char *spare;
 static unsigned char poisoned[DESCRIPTORS];
-static struct { uint64_t request; int64_t result; } changed[REQUESTS];
+static struct { uint64_t request, data; int64_t result; int taken; } changed[REQUESTS];
+static int nowhere = -1; /* what takes the place of a file in requests that shall not reach it */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -68,6 +69,7 @@ __attribute__((constructor)) static void begin(void)
     if (mapped == MAP_FAILED)
         return;
     control = mapped;
+    nowhere = REAL(open)("/dev/null", O_RDWR | O_CLOEXEC);
     __atomic_add_fetch(&control->loaded, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -321,13 +323,16 @@ int posix_fallocate64(int descriptor, off64_t offset, off64_t size)
     return what > 0 ? what : REAL(posix_fallocate64)(descriptor, offset, size);
 }
 
-static void change(uint64_t request, int64_t result)
+/* A request is told from others by its place in memory and its data: a place may be used again at once. */
+static void change(const struct iocb *request, int64_t result)
 {
     pthread_mutex_lock(&lock);
     for (int number = 0; number < REQUESTS; number++)
-        if (!changed[number].request) {
-            changed[number].request = request;
+        if (!changed[number].taken) {
+            changed[number].request = (uint64_t)(uintptr_t)request;
+            changed[number].data = request->aio_data;
             changed[number].result = result;
+            changed[number].taken = 1;
             break;
         }
     pthread_mutex_unlock(&lock);
@@ -358,10 +363,11 @@ static long submit(long context, long count, struct iocb **requests)
             request->aio_nbytes = half(request->aio_nbytes);
             continue;
         }
-        /* A write of nothing takes its place, and its result is changed when it comes back. */
+        /* A write of nothing to nowhere takes its place, and its result is changed when it comes back. */
         request->aio_lio_opcode = IOCB_CMD_PWRITE;
-        request->aio_nbytes = 0;
-        change((uint64_t)(uintptr_t)request, what > 0 && what != SHORT ? -what : 0);
+        request->aio_fildes = (uint32_t)nowhere;
+        request->aio_buf = request->aio_nbytes = request->aio_rw_flags = 0;
+        change(request, what > 0 && what != SHORT ? -what : 0);
     }
     long done = REAL(syscall)(SYS_io_submit, context, count, requests);
     for (long number = 0; number < count; number++)
@@ -375,9 +381,10 @@ static long collect(long number, long a, long b, long c, struct io_event *events
     pthread_mutex_lock(&lock);
     for (long which = 0; which < count; which++)
         for (int slot = 0; slot < REQUESTS; slot++)
-            if (changed[slot].request && changed[slot].request == events[which].obj) {
+            if (changed[slot].taken && changed[slot].request == events[which].obj
+                && changed[slot].data == events[which].data) {
                 events[which].res = changed[slot].result;
-                changed[slot].request = 0;
+                changed[slot].taken = 0;
                 break;
             }
     pthread_mutex_unlock(&lock);

@@ -264,7 +264,7 @@ class ShimTests(SynchronousTestCase):
             "if libc.syscall(setup, 8, ctypes.byref(context)):\n"
             "    print('none')\n"
             "    raise SystemExit\n"
-            "fd = os.open('data/x', os.O_CREAT | os.O_WRONLY)\n"
+            "fd = os.open('data/x', os.O_CREAT | os.O_RDONLY)\n"
             "request = ctypes.create_string_buffer(struct.pack('=QIiHhIQQqQII', 7, 0, 0, 3, 0, fd, 0, 0, 0, 0, 0, 0))\n"
             "before = request.raw\n"
             "several = (ctypes.c_void_p * 1)(ctypes.addressof(request))\n"
