@@ -35,11 +35,12 @@ def _replace(owner: Any, name: str, make: Any) -> None:
 def _early(create: Any) -> Any:
     from twisted.internet.defer import succeed
 
-    def create_later(self: Any, files: Any) -> Any:
+    def create_later(*arguments: Any, **options: Any) -> Any:
         from twisted.internet import reactor
 
-        reactor.callLater(LATE, lambda: create(self, files).addErrback(lambda _: None))  # type: ignore[attr-defined]
-        return succeed(None)
+        later: Any = reactor
+        later.callLater(LATE, lambda: create(*arguments, **options).addErrback(lambda _: None))
+        return succeed({})  # nothing has failed
 
     return create_later
 
