@@ -121,8 +121,8 @@ class _Disk:
 class PowerDisk(_Disk):
     """directory: where the outer file lies; it grows to `outer` octets at most."""
 
-    inner = 400 * MIB
-    outer = 1200 * MIB
+    inner = 640 * MIB
+    outer = 1600 * MIB
 
     def make(self) -> None:
         """The outer file system, and a fresh inner one."""
@@ -172,7 +172,7 @@ class PowerDisk(_Disk):
 class SmallDisk(_Disk):
     """A disk in memory that can be filled."""
 
-    size = 96 * MIB
+    size = 128 * MIB
 
     def make(self) -> None:
         """Mount it."""

@@ -25,8 +25,10 @@ from tests.crash.shim import Shim
 from tests.crash.variants import ADDRESSES, Variant
 from tests.crash.watcher import Watcher
 
+#: A small disk with less room than this is not used for another one either.
+ROOM = 40 * MIB
 #: A scene with more mail than this is not used for another blow: each look reads all of it.
-FULL = 120 * MIB
+FULL = 100 * MIB
 #: What a restarted server must take at once.
 GREETINGS = (
     Sender("again, plain", recipients=2),
@@ -107,7 +109,8 @@ class Scene:
     @property
     def full(self) -> bool:
         """Is it time for another scene?"""
-        return self.mailboxes.size() > FULL
+        crowded = isinstance(self.disk, SmallDisk) and self.disk.free() < ROOM
+        return crowded or self.mailboxes.size() > FULL
 
     # -- load ------------------------------------------------------------------------------------------------------
 

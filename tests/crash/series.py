@@ -69,7 +69,8 @@ class Series:
                 self._disk = SmallDisk(self.directory)
             if self._disk is not None:
                 self._disk.make()
-            plan = Plan(self.variant, self.seed, sabotage=self.sabotage, shimmed=self.kind.startswith("fault"))
+            variant = self.variant.on_a_small_disk() if self.kind == "full" else self.variant
+            plan = Plan(variant, self.seed, sabotage=self.sabotage, shimmed=self.kind.startswith("fault"))
             self._scene = Scene(self.directory, plan, self._disk)
             self._scene.start()
         return self._scene
