@@ -14,10 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.crash.variants import ADDRESSES, SHIPPED, Variant
+from tests.crash.variants import ADDRESSES, LISTENERS, SHIPPED, Variant
 from tests.interop.running import PROGRAMS, RunningServer, await_true
 
 _PASSWORD = "Xk-crash-7Feldspar"
@@ -67,39 +67,40 @@ class CrashServer(RunningServer):
                 pass
         except BlockingIOError:
             self._notices = b""
-        return super().start()
+        super().start()
+        # With several processes the first one that is ready may have said so before the addresses are in the log.
+        self.await_events("listening", len(LISTENERS))
+        return self
 
     def members(self) -> list[int]:
         """The processes of its session that live, the first one first."""
-        found = []
+        return sorted(pid for pid, state in self._session() if state not in "ZX")
+
+    def _session(self) -> Iterator[tuple[int, str]]:
+        """The processes of its session with their states, also those that are dead and not yet waited for."""
         for entry in os.listdir("/proc"):
-            if entry.isdigit() and _session(int(entry)) == self.running.pid:
-                found.append(int(entry))
-        return sorted(found)
+            try:
+                status = Path(f"/proc/{entry}/stat").read_text("ascii", "replace") if entry.isdigit() else ""
+            except OSError:
+                continue
+            if status:
+                state, _, _, session = status.rpartition(")")[2].split()[:4]
+                if int(session) == self.running.pid:
+                    yield int(entry), state
 
     def kill(self) -> None:
-        """SIGKILL to all of them at once; afterwards there is none."""
+        """SIGKILL to all of them at once; afterwards there is none, also none that init has not yet waited for."""
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.wait()
-        await_true(lambda: not self.members(), "the end of all processes of the killed server")
+        await_true(lambda: not list(self._session()), "the end of all processes of the killed server")
 
     def end(self) -> None:
         """Whatever state it is in: afterwards there is no process."""
         self.kill()
         self._notify.close()
-
-
-def _session(pid: int) -> int | None:
-    """The session of a process; None when it is dead."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return None
-    state, _, _, session = status.rpartition(")")[2].split()[:4]
-    return None if state in "ZX" else int(session)
 
 
 _prepared: list[Path] = []

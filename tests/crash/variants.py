@@ -18,14 +18,13 @@ from tests.interop.running import listener
 #: The mailboxes that get the mail.
 ADDRESSES = tuple(f"{name}@example.org" for name in ("anna", "bob", "carl", "dora", "emil"))
 
+LISTENERS = (listener("smtp", "127.0.0.1:0"), listener("smtps", "127.0.0.1:0", tls='"implicit"'))
 #: Small, so that many of them are filled, checkpointed and used again in a second.
 SMALL_SEGMENTS = {"journal_segments": 3, "journal_segment_size": "4 MiB"}
 
 _COMMON = (
     "[limits]\nconnection_rate = 100000\nmessages_per_minute = 0\nrecipients_per_minute = 0\nerrors = 1000\n"
-    'errors_before_delay = 1000\nmessage_size = "2 MiB"\n\n[[domain]]\nname = "example.org"\n\n'
-    + listener("smtp", "127.0.0.1:0")
-    + listener("smtps", "127.0.0.1:0", tls='"implicit"')
+    'errors_before_delay = 1000\nmessage_size = "2 MiB"\n\n[[domain]]\nname = "example.org"\n\n' + "".join(LISTENERS)
 )
 
 
