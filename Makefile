@@ -2,6 +2,8 @@
 # make test     install with what the tests need, and run them
 # make check    everything that must be true before a change is taken
 # make interop  drive the running server with real clients (swaks, openssl, curl, msmtp)
+# make crash-short  kill servers and cut their power, a little; see tests/crash/README.md (wants root, strace, cc, xfs)
+# make crash    the same 200 times, on every variant of the server; BLOWS=1000 make crash for more
 # make clean    remove .venv and all that was made
 #
 # PYTHON=python3.12 make test   takes another Python (3.11 or later) for a fresh .venv
@@ -12,6 +14,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # `trial tests` does not see tests/interop, which is no package: it needs clients, and minutes.
 INTEROP := $(sort $(subst /,.,$(basename $(wildcard tests/interop/test_*.py))))
+# Nor tests/crash, for the same reason.
+CRASH   := $(sort $(subst /,.,$(basename $(wildcard tests/crash/test_*.py))))
+BLOWS   ?= 200
 # The floors without input and output are held to more.
 PURE   := mailserver/address.py mailserver/envelope.py mailserver/reply.py mailserver/limits.py mailserver/sasl \
           $(addprefix mailserver/smtp/,syntax.py data.py events.py parameters.py rules.py conversation.py logins.py \
@@ -19,7 +24,7 @@ PURE   := mailserver/address.py mailserver/envelope.py mailserver/reply.py mails
 COVERAGE_LEAST ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types floors coverage docs interop clean
+.PHONY: help run test check lint types floors coverage docs interop crash crash-short clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/,$$d'
@@ -55,6 +60,12 @@ docs: $(VENV)/.tested
 
 interop: $(VENV)/.tested
 	$(BIN)/trial $(INTEROP)
+
+crash-short: $(VENV)/.tested
+	$(BIN)/trial $(CRASH)
+
+crash: $(VENV)/.tested
+	$(BIN)/python -m tests.crash --blows $(BLOWS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info _trial_temp* .coverage* htmlcov .mypy_cache .ruff_cache .hypothesis \

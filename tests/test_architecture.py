@@ -36,6 +36,8 @@ TEXTS = (
     "etc/*",
     "bench/*",
     "tests/**/*.toml",
+    "tests/**/*.md",
+    "tests/**/*.c",
 )
 #: In two halves, so that this file does not hold them: paths of the machines that this was written on, and hosts
 #: that only they know.
@@ -106,7 +108,7 @@ class ModulesTests(SynchronousTestCase):
         known.add("tests/smtp/test_gen_smtp.py")  # the checklist of another system
         lost = []
         for path in modules("tests"):
-            if not path.name.startswith("test_") or "interop" in path.parts or str(path) in known:
+            if not path.name.startswith("test_") or {"interop", "crash"} & {*path.parts} or str(path) in known:
                 continue
             # A module may have several: test_tls_clients.py is about tls.py too.
             words = path.stem.removeprefix("test_").split("_")
@@ -239,10 +241,11 @@ class HabitsTests(SynchronousTestCase):
         # With an __init__.py they would hide Twisted itself, or its other plugins.
         self.assertEqual([str(path) for path in (ROOT / "twisted").rglob("__init__.py")], [])
 
-    def test_the_tests_with_real_clients_run_only_when_asked_for(self) -> None:
+    def test_the_tests_with_real_clients_and_disks_run_only_when_asked_for(self) -> None:
         # trial finds the modules of packages; without an __init__.py `trial tests` does not see these.
-        self.assertFalse((ROOT / "tests" / "interop" / "__init__.py").exists())
-        self.assertTrue(list((ROOT / "tests" / "interop").glob("test_*.py")))
+        for name in ("interop", "crash"):
+            self.assertFalse((ROOT / "tests" / name / "__init__.py").exists())
+            self.assertTrue(list((ROOT / "tests" / name).glob("test_*.py")))
 
     def test_the_front_door(self) -> None:
         wanted = ("README.md", "OVERVIEW.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "Makefile")
@@ -257,7 +260,7 @@ class PagesTests(SynchronousTestCase):
 
     def pages(self) -> list[Path]:
         """Every page, as a path from the root."""
-        found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
         self.assertTrue(found)
         return sorted(path.relative_to(ROOT) for path in found)
 
