@@ -41,6 +41,7 @@ class Conversation(ABC):
         self.waits_for_answer = True
         self.messages = self.error_count = self.text_octets = 0
         self._limits = settings.limits
+        self._enhanced = settings.offers("ENHANCEDSTATUSCODES")
         self._new_id = new_id
         self._local = local
         self._bindings = _NO_BINDINGS
@@ -79,9 +80,11 @@ class Conversation(ABC):
 
     def data_to_send(self) -> bytes:
         """The octets that are to be sent now; each is given once."""
-        data = b"".join(self._output)
-        self._output.clear()
-        return data
+        output = self._output
+        if not output:
+            return b""
+        self._output = []
+        return output[0] if len(output) == 1 else b"".join(output)
 
     # -- what else can happen --------------------------------------------------------------------------------------
 
@@ -93,7 +96,7 @@ class Conversation(ABC):
     @property
     def in_text(self) -> bool:
         """Is the text of a message coming in?"""
-        return self.state in (State.TEXT, State.CHUNK)
+        return self.state is State.TEXT or self.state is State.CHUNK
 
     @property
     def in_message(self) -> bool:
@@ -152,9 +155,12 @@ class Conversation(ABC):
 
     def _advance(self) -> bool:
         """Take the next command, response or block from the input.  False: there is nothing to take."""
-        if self.state in (State.TEXT, State.CHUNK):
+        state = self.state
+        if state is State.TEXT or state is State.CHUNK:
             return self._take_text()
-        if self.state in (State.START, State.TLS, State.CLOSED):
+        if not self._input and not self._draining:
+            return False
+        if state is State.START or state is State.TLS or state is State.CLOSED:
             return False
         if self._draining and not self.in_transaction:
             self.abort(replies.SHUTTING_DOWN, "shutting down")
@@ -162,25 +168,24 @@ class Conversation(ABC):
         return self._take_line()
 
     def _take_line(self) -> bool:
-        if not self._input:
-            return False
+        octets, limits = self._input, self._limits
         if self._first_line and self._is_no_smtp():
             return True
         # What was searched before is not searched again, or a line that comes in octets would cost their square.
-        end = self._input.find(b"\r\n", max(0, self._searched - 1))
-        self._searched = len(self._input) if end < 0 else 0
-        if (len(self._input) if end < 0 else end) > self._limits.line_without_end:
+        end = octets.find(b"\r\n", self._searched - 1 if self._searched else 0)
+        self._searched = len(octets) if end < 0 else 0
+        if (len(octets) if end < 0 else end) > limits.line_without_end:
             self.abort(replies.LINE_WITHOUT_END, "line without an end")
             return True
         if end < 0:
             return False
-        line = bytes(self._input[:end])
-        del self._input[: end + 2]
+        line = bytes(octets[:end])
+        del octets[: end + 2]
         self._first_line = False
-        limit = self._limits.auth_line if self.state is State.AUTH else self._limits.command_line
-        if end + 2 > limit:
+        in_auth = self.state is State.AUTH
+        if end + 2 > (limits.auth_line if in_auth else limits.command_line):
             self._line_too_long()
-        elif self.state is State.AUTH:
+        elif in_auth:
             self._auth_response(line)
         else:
             self._command(line)
@@ -202,7 +207,7 @@ class Conversation(ABC):
     # -- replies ---------------------------------------------------------------------------------------------------
 
     def _reply(self, reply: Reply) -> None:
-        self._output.append(reply.encode(enhanced=self.settings.offers("ENHANCEDSTATUSCODES")))
+        self._output.append(reply.encode(enhanced=self._enhanced))
 
     def _error(self, reply: Reply) -> None:
         """A reply that the client has earned by a mistake; it is counted."""

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from mailserver import reply as replies
 from mailserver.address import AddressError, parse_address
-from mailserver.envelope import Parameters
+from mailserver.envelope import NO_PARAMETERS, Parameters
 from mailserver.limits import Limits
 from mailserver.reply import Reply, echo
 from mailserver.smtp.syntax import BadSyntax, decode_xtext, parse_number, parse_parameters
@@ -38,6 +38,10 @@ class MailParameters:
     size: int | None = None
     body: str = "7BIT"
     smtputf8: bool = False
+
+
+#: Of a MAIL without parameters.
+NOTHING_WANTED = MailParameters(NO_PARAMETERS)
 
 
 def mail_parameters(text: bytes, limits: Limits, known: Collection[str]) -> MailParameters:

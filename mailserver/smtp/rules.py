@@ -33,6 +33,9 @@ class State(enum.Enum):
     TLS = "in a TLS handshake"
     CLOSED = "over"
 
+    #: Each is one object: there is no need to ask for its name, as `Enum` does in Python, several times a command.
+    __hash__ = object.__hash__
+
 
 _COMMAND_STATES = frozenset({State.CONNECTED, State.READY, State.MAIL, State.RCPT, State.CHUNKS})
 _GREETED = frozenset({State.READY, State.MAIL, State.RCPT})

@@ -306,7 +306,8 @@ class ESMTPServer(TimedServer):
             elif kind is events.EndOfText:
                 self._text_timed = False  # the next text has a time of its own
             answer = reply if reply is not None else result
-            self._record.answered(event, answer)
+            if answer is not None or kind is events.Mail or kind is events.EndOfText:
+                self._record.answered(event, answer)
             session.answer(answer)
 
     def _trouble(self, event: events.Event, failure: Failure) -> Reply:

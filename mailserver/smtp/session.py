@@ -43,11 +43,10 @@ class SMTPSession(LoginCommands, MailCommands):
 
     def _command(self, line: bytes) -> None:
         try:
-            command = parse_command(line)
+            verb, argument = parse_command(line)
         except BadSyntax:
             self._error(replies.BAD_LINE)
             return
-        verb = command.verb
         if verb in IDLE:
             self._idle_commands += 1
             if self._idle_commands > self._limits.idle_commands:
@@ -62,7 +61,7 @@ class SMTPSession(LoginCommands, MailCommands):
             if not self._behind_refused_mail(verb):
                 self._error(self._out_of_sequence(verb))
         else:
-            self._COMMANDS[verb](self, command.argument)
+            self._COMMANDS[verb](self, argument)
 
     def _unknown(self, verb: bytes) -> Reply:
         if verb in NOT_DONE:

@@ -8,7 +8,7 @@ RFC 5321 4.1.1 (commands), 4.1.2 (arguments); RFC 6531 3.3 (UTF-8 in paths); RFC
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailserver.address import Address, AddressError, parse_address
 
@@ -17,8 +17,7 @@ class BadSyntax(ValueError):  # noqa: N818 - it names what the peer sent
     """The bytes are not what the grammar asks for; `str()` says why in words of our own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """verb: upper case.  argument: what follows it, without the blanks at either end."""
 
     verb: bytes

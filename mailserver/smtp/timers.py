@@ -22,6 +22,7 @@ from mailserver.smtp.rules import State
 
 #: Clocks add and subtract with a rounding error of less than this (seconds).
 _ROUNDING = 1e-6
+_BETWEEN = frozenset({State.CONNECTED, State.READY, State.MAIL, State.RCPT})
 
 
 class TimedServer(AvatarServer):
@@ -40,6 +41,8 @@ class TimedServer(AvatarServer):
     _command_since = 0.0
     #: When the time is over; None: nothing is waited for.
     _deadline: float | None = None
+    #: Is that only the earliest that it may be?
+    _rough = False
     _timer: IDelayedCall | None = None
     _timer_at = 0.0
 
@@ -52,7 +55,7 @@ class TimedServer(AvatarServer):
 
     def setTimeout(self, period: float | None) -> None:  # type: ignore[override]
         """In place of `TimeoutMixin`'s: from now on so many seconds, or None for no end."""
-        self._deadline = None
+        self._deadline, self._rough = None, False
         if period is None:
             return
         clock = self._clock()
@@ -67,7 +70,11 @@ class TimedServer(AvatarServer):
         self._timer = None
         if self._deadline is None:
             return
-        left = self._deadline - self._clock().seconds()
+        now = self._clock().seconds()
+        if self._rough:
+            wait, self._timed_for = self._for_command(now)
+            self._deadline = now + wait
+        left = self._deadline - now
         if left > _ROUNDING:
             self.setTimeout(left)
         else:
@@ -91,6 +98,15 @@ class TimedServer(AvatarServer):
             return
         session, limits, now = self.session, self._limits, self._clock().seconds()
         state = session.state
+        if (
+            self._spoke
+            and state in _BETWEEN
+            and self._peer_reads
+            and not self._handshaking
+            and now - self._started < limits.connection_time - limits.busy_command_timeout
+        ):
+            self._await_command(now)
+            return
         if not session.in_message:
             self._text_timed = False
         elif not self._text_timed:
@@ -109,10 +125,23 @@ class TimedServer(AvatarServer):
                 return
         else:
             wait, what = self._for_command(now)
-        self._timed_for, self._spoke = what, False
+        self._timed_for, self._spoke, self._rough = what, False, False
         deadline = self._deadline = now + wait
         if self._timer is None or deadline < self._timer_at:
             self.setTimeout(wait)
+
+    def _await_command(self, now: float) -> None:
+        """
+        What nearly every reply comes to: the next command is waited for.  When that ends is worked out when the
+        delayed call comes, which is never after it.
+        """
+        self._text_timed = False
+        self._command_since = now
+        self._timed_for, self._spoke, self._rough = "command", False, True
+        deadline = self._deadline = now + min(self._limits.busy_command_timeout, self._limits.command_timeout)
+        if self._timer is None or deadline < self._timer_at:
+            self.setTimeout(deadline - now)
+            self._rough = True
 
     def _for_command(self, now: float) -> tuple[float, str]:
         """How long the next command is waited for, and what ends then."""

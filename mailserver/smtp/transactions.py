@@ -12,13 +12,13 @@ import re
 from collections.abc import Sequence
 
 from mailserver import reply as replies
-from mailserver.envelope import Envelope, Parameters, Recipient, with_protocol
+from mailserver.envelope import NO_PARAMETERS, Envelope, Parameters, Recipient, with_protocol
 from mailserver.reply import Reply
 from mailserver.smtp import events
 from mailserver.smtp.conversation import Conversation, refused
 from mailserver.smtp.data import ChunkReceiver, Receiver, TextReceiver
 from mailserver.smtp.events import Answer
-from mailserver.smtp.parameters import Unacceptable, mail_parameters, rcpt_parameters
+from mailserver.smtp.parameters import NOTHING_WANTED, Unacceptable, mail_parameters, rcpt_parameters
 from mailserver.smtp.rules import State
 from mailserver.smtp.syntax import BadSyntax, parse_path
 
@@ -69,11 +69,11 @@ class MailCommands(Conversation):
             self._error(Reply(501, "5.1.7", f"Bad sender address syntax: {error}"))
             return
         try:
-            wanted = mail_parameters(rest, self._limits, self.working_extensions())
+            wanted = mail_parameters(rest, self._limits, self.working_extensions()) if rest else NOTHING_WANTED
         except Unacceptable as error:
             self._error(error.reply)
             return
-        if int(wanted.given.get("HOLDFOR") or 0) > self.settings.hold:
+        if rest and int(wanted.given.get("HOLDFOR") or 0) > self.settings.hold:
             self._error(Reply(501, "5.5.4", f"HOLDFOR is over {self.settings.hold} seconds"))
             return
         if sender is not None and not sender.is_ascii and not wanted.smtputf8:
@@ -135,7 +135,7 @@ class MailCommands(Conversation):
             return
         assert address is not None
         try:
-            parameters: Parameters = rcpt_parameters(rest, self.working_extensions())
+            parameters: Parameters = rcpt_parameters(rest, self.working_extensions()) if rest else NO_PARAMETERS
         except Unacceptable as error:
             self._error(error.reply)
             return
@@ -292,9 +292,12 @@ class MailCommands(Conversation):
         if not self._input and not empty_chunk:
             return False
         # Of many small chunks each is taken alone: to copy what is behind it every time would cost their square.
-        most = text.left if isinstance(text, ChunkReceiver) else len(self._input)
-        chunk = bytes(self._input[:most])
-        del self._input[:most]
+        if isinstance(text, ChunkReceiver) and text.left < len(self._input):
+            chunk = bytes(self._input[: text.left])
+            del self._input[: text.left]
+        else:
+            chunk = bytes(self._input)
+            self._input.clear()
         block, rest = text.receive(chunk)
         self.text_octets += len(chunk) - len(rest or b"")
         if block:
