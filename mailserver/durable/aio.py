@@ -135,13 +135,17 @@ class AioSyncer:
             return
         # The kernel copies what it needs before the call returns.
         ctypes.memmove(self._iocbs, bytes(packed), len(packed))
-        taken = _libc.syscall(self._submit, self._context, ctypes.c_long(count), self._pointers)
-        if taken < count:
-            # The first that was not taken is what is wrong; without a reason (all places are in use) they are errors
-            # all the same: the caller refuses the messages, and nothing is lost.
-            number = ctypes.get_errno() if taken < 0 else errno.EAGAIN
-            for each in numbers[max(taken, 0) :]:
-                self._done(each, -number)
+        at, failed = 0, False
+        while at < count:
+            pointers = ctypes.byref(self._pointers, at * ctypes.sizeof(ctypes.c_void_p))
+            taken = _libc.syscall(self._submit, self._context, ctypes.c_long(count - at), pointers)
+            if taken > 0:
+                at += taken
+                continue
+            # The kernel stops at the first that it does not take, and tells why when it is asked for that one alone.
+            self._done(numbers[at], -(ctypes.get_errno() if taken < 0 else errno.EAGAIN))
+            at, failed = at + 1, True
+        if failed:
             self._reactor.callLater(0, self._finish)
 
     def _collect(self) -> None:

@@ -121,13 +121,17 @@ class Commit:
     def _copy(self, source: str, place: str, file: NewFile) -> Temporary:
         beside = Path(place).parent.parent / os.path.basename(file.draft.directory)
         copy = self._tools.open(str(beside), file.draft.layout)
+        try:
+            if file.head:
+                copy.append(file.head)
+            with contextlib.closing(slices(source, file.skip, self._files)) as blocks:
+                for block in blocks:
+                    copy.append(block)
+            copy.sync_and_close()
+        except BaseException:
+            copy.discard()  # a partial creation goes on without it
+            raise
         self._copies.append(copy)
-        if file.head:
-            copy.append(file.head)
-        with contextlib.closing(slices(source, file.skip, self._files)) as blocks:
-            for block in blocks:
-                copy.append(block)
-        copy.sync_and_close()
         return copy
 
     def _undo(self) -> None:

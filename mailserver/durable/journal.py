@@ -30,7 +30,7 @@ from mailserver.durable.committers import Done, FileSync, Syncer
 from mailserver.durable.drafts import NewFile
 from mailserver.durable.files import OLD, OPEN_DIRECTORY, Files, RunInThread
 from mailserver.durable.placing import Placed
-from mailserver.durable.records import BLOCK, encode_header, encode_record, names_of, padding
+from mailserver.durable.records import BLOCK, RECORD_HEADER, encode_header, encode_record, names_of, padding
 from mailserver.durable.segments import Segment
 
 #: Blocks that one pwritev(2) takes at most; IOV_MAX is 1,024.
@@ -62,7 +62,7 @@ class JournalSettings:
 class _Record:
     """A creation that waits for its turn."""
 
-    __slots__ = ("blocks", "done", "octets", "placed")
+    __slots__ = ("blocks", "done", "octets", "placed")  # blocks: names and content by turns; octets: on the disk
 
     def __init__(self, placed: Placed, done: Done) -> None:
         self.placed = placed
@@ -115,6 +115,7 @@ class Journal:
         self._making = False
         self._checkpointing = False
         self._broken = False  # no segment can be made, or freed: the disk is at fault
+        self._losses = 0  # how often the kernel has told that it lost pages
         self._stopped: Deferred[bool] | None = None
         self._root_descriptor = -1
 
@@ -127,7 +128,10 @@ class Journal:
         """
         self._root_descriptor = self._files.open(self._settings.root, OPEN_DIRECTORY)
         for path in segments.segment_paths(self._settings.directory):
-            self._adopt(path)
+            try:
+                self._adopt(path)
+            except OSError as error:
+                _log.error("{path}: not used: {error}", path=str(path), error=str(error), event="journal-failed")
         if not self._free:
             self._make_segment()
         self._later(CHECKPOINT, self._tick)
@@ -140,15 +144,16 @@ class Journal:
         """Take a segment file of an earlier run.  One that is not free, or has another size, is not for us."""
         found = segments.read(path, contents=False)
         header = found.header
-        if path.stat().st_size != self._settings.size or self._count >= self._settings.most:
-            if header is not None and not header.in_use:
-                path.unlink()
-            return
-        if header is None or header.in_use:
+        if header is None:
             return
         self._sequence = max(self._sequence, header.sequence)
-        self._count += 1
+        if header.in_use:
+            return  # it could not be recovered, and is kept for the next start
+        if path.stat().st_size != self._settings.size or self._count >= self._settings.most:
+            path.unlink()
+            return
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._count += 1
         self._free.append(Segment(path, self._settings.size, descriptor, header))
 
     def takes(self, files: Sequence[NewFile]) -> bool:
@@ -169,9 +174,16 @@ class Journal:
             self._commit_files(placed, done)
             return
         record = _Record(placed, done)
-        for names, content in contents:
-            record.blocks += (names_of(names, self._root), content)
-            record.octets += len(content)
+        try:
+            for names, content in contents:
+                record.blocks += (names_of(names, self._root), content)
+        except ValueError:
+            self._commit_files(placed, done)  # not below our root
+            return
+        record.octets = sum(map(len, record.blocks)) + RECORD_HEADER * len(contents)
+        if record.octets > self._settings.size - BLOCK:
+            self._commit_files(placed, done)
+            return
         self._waiting.append(record)
         if not self._syncing and self._called is None:
             # What else comes in this turn of the reactor shares the sync.
@@ -274,7 +286,7 @@ class Journal:
                 for at in range(0, len(own), 2)
                 for piece in (encode_record(mark, own[at], own[at + 1]), own[at + 1])
             ]
-            size = sum(map(len, pieces))
+            size = record.octets
             if taken and (octets + size > room or len(blocks) + len(pieces) > MOST_BLOCKS):
                 break
             blocks += pieces
@@ -282,19 +294,21 @@ class Journal:
             taken += 1
         batch = self._waiting[:taken]
         del self._waiting[:taken]
+        if len(blocks) > MOST_BLOCKS:  # of a single creation, to very many
+            blocks = [b"".join(blocks)]
         return batch, blocks, octets
 
     def _segment_for(self, record: _Record) -> Segment | None:
         """One with room for this record; None while there is none."""
-        need = record.octets + sum(map(len, record.blocks)) + BLOCK
         current = self._current
-        if current is not None and current.room < need:
+        if current is not None and current.room < record.octets:
             self._retire_current()
             current = None
         if current is None and self._free:
             current = self._current = self._free.pop()
             self._sequence += 1
             current.renew(segments.in_use_header(self._sequence, self._settings.mount, self._now()))
+            current.losses = self._losses
         if not self._free and self._count < self._settings.most:
             self._make_segment()
         return current
@@ -308,8 +322,9 @@ class Journal:
                 error=str(error),
                 count=len(batch),
             )
+            # What was acknowledged before is whole in it; nothing new may follow pages that may be lost.
+            segment.failed = True
             if segment is self._current:
-                # What was acknowledged before is whole in it; nothing new may follow pages that may be lost.
                 self._retire_current()
         for record in batch:
             record.done(error)
@@ -353,7 +368,7 @@ class Journal:
         segment, self._current = self._current, None
         if segment is None:
             return
-        if segment.fresh:
+        if segment.fresh and not segment.failed:
             self._free.append(segment)  # nothing was written to it
             return
         self._full.append(segment)
@@ -380,7 +395,9 @@ class Journal:
         try:
             self._files.syncfs(self._root_descriptor)
         except OSError as error:
-            # The kernel has tried, told us, and will not try again: what is in its memory may not be on the disk.
+            # The kernel has tried, told us, and will not try again: what is in its memory may not be on the disk.  That
+            # is so for the segment that is written to now, too.
+            self._losses += 1
             _log.critical(
                 "{root}: {error}; the messages of {count} segments are written again",
                 event="sync-failed",
@@ -388,14 +405,23 @@ class Journal:
                 error=str(error),
                 count=len(full),
             )
-            for segment in full:
-                self._rewrite(segment.path)
+        losses = self._losses
         for segment in full:
-            segments.mark_free(segment.descriptor, segment.header, self._files)
+            if segment.losses != losses:
+                # Also when this is tried again: the next syncfs may succeed, as the kernel has told it once.
+                segments.mark_suspect(segment.descriptor, segment.header, self._files)
+                self._rewrite(segment.path)
+                segment.losses = losses
+        for segment in full:
+            if segment.failed:
+                segments.remove(segment, self._files)
+            else:
+                segments.mark_free(segment.descriptor, segment.header, self._files)
 
     def _checked(self, result: Any, done: Sequence[Segment]) -> None:
         self._checkpointing = False
         if isinstance(result, Failure):
+            # Where none is free, and none is in use, nobody has to wait for a disk that is at fault.
             self._broken = not self._free and self._current is None
             _log.critical(
                 "{directory}: the journal cannot be freed, tried again in {seconds:g} s: {error}",
@@ -411,7 +437,12 @@ class Journal:
         else:
             self._broken = False
             self._full = [segment for segment in self._full if segment not in done]
-            self._free += done
+            for segment in done:
+                if segment.failed:
+                    self._count -= 1  # the file is gone; another is made when it is needed
+                    self._files.close(segment.descriptor)
+                else:
+                    self._free.append(segment)
             self._checkpoint()
         self._write()
         self._end_if_idle()

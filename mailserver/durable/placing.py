@@ -17,14 +17,15 @@ from mailserver.durable.drafts import NewFile, Temporary, Tools
 
 
 class NotAtOnce(Exception):  # noqa: N818 - no error
-    """A directory is missing, or a large file has to be copied."""
+    """A directory is missing, a large file has to be copied or is not alone, or it is another file system."""
 
 
 class Placed:
     """
     The files of one creation.
 
-    contents: (names of one file, its content), of those that were small; None in its place for a large one.
+    contents: (names of one file, its content), when descriptors were not asked for; None in its place for a large
+    file, which is the only one then.
     open: descriptors of the files, when they were asked for; they belong to whoever has this.
     visible: all names.  failed: places that could not be had, of a partial creation.
     """
@@ -60,10 +61,14 @@ def place(new: Sequence[NewFile], tools: Tools, *, keep_open: bool, partial: boo
     partial: see `Commit`.  Raises OSError, NotAtOnce.
     """
     placed = Placed(tools)
+    if len(new) > 1 and any(file.draft.temporary is not None for file in new):
+        raise NotAtOnce  # before anything is visible that would have to be taken away again
+    if keep_open:
+        placed.contents = None
     try:
         for file in new:
             if file.draft.temporary is not None:
-                _place_large(file, new, placed, partial=partial)
+                _place_large(file, placed, partial=partial)
             else:
                 _place_small(file, placed, keep_open=keep_open, partial=partial)
         if not placed.visible:
@@ -81,8 +86,7 @@ def _place_small(file: NewFile, placed: Placed, *, keep_open: bool, partial: boo
     temporary = _open(file, placed, partial=partial)
     kept = False
     try:
-        if (device := placed.tools.device()) and placed.tools.files.device(temporary.descriptor) != device:
-            raise NotAtOnce  # the committer does not sync that file system
+        _check_device(temporary, placed.tools)
         temporary.append(content)
         names = _link(temporary.path, file.places, placed, partial=partial)
         temporary.remove()
@@ -98,6 +102,12 @@ def _place_small(file: NewFile, placed: Placed, *, keep_open: bool, partial: boo
     if placed.contents is not None and names:
         placed.contents.append((names, content))
         placed.octets += len(content)
+
+
+def _check_device(temporary: Temporary, tools: Tools) -> None:
+    """The committer knows one file system, and syncs no other.  Raises NotAtOnce."""
+    if (device := tools.device()) and tools.files.device(temporary.descriptor) != device:
+        raise NotAtOnce
 
 
 def _open(file: NewFile, placed: Placed, *, partial: bool) -> Temporary:
@@ -146,12 +156,13 @@ def _link(source: str, places: Sequence[str], placed: Placed, *, partial: bool) 
     return names
 
 
-def _place_large(file: NewFile, new: Sequence[NewFile], placed: Placed, *, partial: bool) -> None:
+def _place_large(file: NewFile, placed: Placed, *, partial: bool) -> None:
     draft = file.draft
-    if file.head or file.skip or sum(other.draft is draft for other in new) > 1:
-        raise NotAtOnce
     temporary = draft.temporary
     assert temporary is not None
+    if file.head or file.skip:
+        raise NotAtOnce
+    _check_device(temporary, placed.tools)
     if rest := draft.take_rest():
         temporary.append(rest)
     _link(temporary.path, file.places, placed, partial=partial)

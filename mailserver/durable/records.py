@@ -55,6 +55,11 @@ class Record:
     content: bytes
     at: int = 0
 
+    @property
+    def size(self) -> int:
+        """The octets that it takes in its segment."""
+        return RECORD_HEADER + sum(map(len, self.names)) + len(self.names) - 1 + len(self.content)
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -115,7 +120,7 @@ def decode_records(mark: bytes, octets: bytes) -> list[Record | Damage]:
         else:
             found.append(record)
             whole = at
-            at = octets.find(mark, at + RECORD_HEADER + len(record.content))
+            at = octets.find(mark, at + record.size)
     return [replace(each, last=each.at > whole) if isinstance(each, Damage) else each for each in found]
 
 

@@ -10,7 +10,8 @@ has ended: where the mount is the one that the segment names, all files are in t
 Then files without a record are looked at that may have been visible when the power went: their name tells their size,
 and one that is shorter was never acknowledged: it is taken away.
 
-Failures: what cannot be written (a full disk) leaves its segment in use for the next start; damaged records are told.
+Failures: what cannot be written (a full disk) is kept in its segment for the next start, and nothing else of it;
+damaged records are told.
 Maildir: https://cr.yp.to/proto/maildir.html.
 """
 
@@ -18,16 +19,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from twisted.logger import Logger
 
 from mailserver.durable import segments
 from mailserver.durable.drafts import Temporary
-from mailserver.durable.files import OPEN_DIRECTORY, Files, make_directories
-from mailserver.durable.records import Damage, Record
+from mailserver.durable.files import OPEN_DIRECTORY, Files, make_directories, sync_directory
+from mailserver.durable.records import Damage, Header, Record
 from mailserver.durable.segments import Running
 
 KINDS = ("new", "cur")
@@ -42,7 +44,8 @@ class Report:
     """
     What was done.  segments: that were in use.  records: in them.  whole: files that were as they should be.
     written: files that were missing or torn.  expunged: left away.  damaged: records that cannot be read.
-    foreign: files that are no segments.  removed: torn files that nobody was told about.  failed: (what, why).
+    torn: records at the end that were never whole.  foreign: files that are no segments.
+    removed: torn files that nobody was told about.  failed: what could not be done, and why.
     """
 
     segments: int = 0
@@ -51,6 +54,7 @@ class Report:
     written: int = 0
     expunged: int = 0
     removed: int = 0
+    torn: int = 0
     damaged: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -71,33 +75,44 @@ class Place:
     expunged: Callable[[str], bool] = lambda _path: False
     size_of_name: Callable[[str], int | None] = lambda _name: None
 
+    def is_same(self, mount: bytes) -> bool:
+        """Has this mount been there all the time, so that its files are as the last run left them?"""
+        return bool(mount) and mount == self.mount
+
 
 def recover(directory: Path, place: Place, last: Running | None = None) -> Report:
     """
     Do it for one journal, whose lock the caller has.  last: what the lock tells of the run before.
-    Blocks.  Raises OSError when the journal cannot be read at all.
+    Blocks; holds one segment in memory at a time.
     """
     report = Report()
-    found = [segments.read(path) for path in segments.segment_paths(directory)]
-    report.foreign = [f"{each.path}: {each.trouble}" for each in found if each.header is None]
-    used = [each for each in found if each.header is not None and each.header.in_use]
-    used.sort(key=lambda each: each.header.sequence if each.header else 0)
+    used: list[tuple[Path, Header]] = []
+    for path in segments.segment_paths(directory):
+        try:
+            found = segments.read(path, contents=False)
+        except OSError as error:
+            report.failed.append(f"{path}: {error}")
+            continue
+        if found.header is None:
+            _set_aside(found, report)
+        elif found.header.in_use:
+            used.append((path, found.header))
+    used.sort(key=lambda each: each[1].sequence)
     report.segments = len(used)
-    headers = [each.header for each in used if each.header is not None]
-    mounts = {header.mount for header in headers} | ({last.mount} if last is not None else set())
-    if mounts - {place.mount or None}:
-        mailboxes = _Mailboxes(place, report)
-        for segment in used:
-            _restore(segment, mailboxes, report)
-        times = [header.since for header in headers] + ([last.alive - MARGIN] if last is not None else [])
+    mailboxes = _Mailboxes(place, report)
+    ready: list[_Restored] = []
+    for path, header in used:
+        try:
+            ready.append(_restore(path, header, mailboxes, last))
+        except OSError as error:
+            report.failed.append(f"{path}: {error}")
+    times = [header.since for _, header in used if not place.is_same(header.mount)]
+    if last is not None and not place.is_same(last.mount):
+        times.append(last.alive - MARGIN)
+    if times:
         report.removed = mailboxes.remove_torn(min(times))
-    else:
-        report.records = sum(isinstance(each, Record) for segment in used for each in segment.found)
-    if used and not report.failed:
-        _free(used, place, report)
-    for segment in found:
-        if segment.header is None:
-            _set_aside(segment, report)
+    if ready:
+        _free(ready, place, report)
     return report
 
 
@@ -115,28 +130,54 @@ def rewrite(path: Path, place: Place) -> None:
                     mailboxes.replace(there, record.content, sync=True)
 
 
-def _restore(segment: segments.Found, mailboxes: _Mailboxes, report: Report) -> None:
-    for each in segment.found:
+@dataclass
+class _Restored:
+    """A segment.  done: where those of its records are whose files are as they must be.  kept: the others."""
+
+    path: Path
+    header: Header
+    done: list[int] = field(default_factory=list)
+    kept: int = 0
+
+
+def _restore(path: Path, header: Header, mailboxes: _Mailboxes, last: Running | None) -> _Restored:
+    """Raises OSError when the segment cannot be read."""
+    place, report = mailboxes.place, mailboxes.report
+    restored = _Restored(path, header)
+    suspect = header.mount == segments.SUSPECT
+    # Pages were lost, yet nobody has taken the power away: what is missing, a reader has deleted.
+    only_those_there = suspect and last is not None and place.is_same(last.mount)
+    for each in segments.read(path).found:
         if isinstance(each, Damage):
-            if not each.last:
-                report.damaged.append(f"{segment.path}: octet {each.at}: a record is damaged and cannot be read")
+            if each.last:
+                report.torn += 1
+            else:
+                report.damaged.append(f"{path}: octet {each.at}: a record is damaged and cannot be read")
             continue
         report.records += 1
+        if place.is_same(header.mount):
+            continue
         try:
-            mailboxes.restore(each)
+            mailboxes.restore(each, anew=suspect, missing=not only_those_there)
+            restored.done.append(each.at)
         except OSError as error:
             report.failed.append(f"{os.fsdecode(each.names[0])}: {error}")
+            restored.kept += 1
+    return restored
 
 
-def _free(used: list[segments.Found], place: Place, report: Report) -> None:
+def _free(ready: Sequence[_Restored], place: Place, report: Report) -> None:
     try:
         root = place.files.open(place.root, OPEN_DIRECTORY)
         try:
             place.files.syncfs(root)
         finally:
             place.files.close(root)
-        for segment in used:
-            assert segment.header is not None
+        for segment in ready:
+            if segment.kept:
+                # The next start must not bring back what a reader deletes until then.
+                segments.forget(segment.path, segment.done, place.files)
+                continue
             descriptor = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 segments.mark_free(descriptor, segment.header, place.files)
@@ -148,12 +189,13 @@ def _free(used: list[segments.Found], place: Place, report: Report) -> None:
 
 def _set_aside(segment: segments.Found, report: Report) -> None:
     """What cannot be read is nothing that was acknowledged in it, as far as anybody can tell; a person may look."""
-    target = segment.path.with_name(f"unreadable-{segment.path.name}")
     try:
-        if segment.path.stat().st_size == 0:
-            segment.path.unlink()  # made, and the process ended before it was written
-        else:
-            segment.path.rename(target)
+        if segment.unused:
+            segment.path.unlink()
+            return
+        report.foreign.append(f"{segment.path}: {segment.trouble}")
+        names = (f"unreadable-{number}-{segment.path.name}" for number in count(1))
+        segment.path.rename(next(path for path in map(segment.path.with_name, names) if not path.exists()))
     except OSError as error:
         report.failed.append(f"{segment.path}: {error}")
 
@@ -162,25 +204,27 @@ class _Mailboxes:
     """The Maildirs below the root, each read once, when one of its messages is asked for."""
 
     def __init__(self, place: Place, report: Report) -> None:
-        self._place = place
+        self.place = place
+        self.report = report
         self._files = place.files
         self._root = os.fspath(place.root) + "/"
-        self._report = report
         self._known: dict[str, dict[str, str]] = {}
 
-    def restore(self, record: Record) -> None:
-        """Raises OSError."""
+    def restore(self, record: Record, *, anew: bool, missing: bool) -> None:
+        """
+        anew: also what looks whole is written again.  missing: what is nowhere is written.  Raises OSError.
+        """
         source = ""
         for raw in record.names:
             name = os.fsdecode(raw)
             if name.startswith("/") or ".." in name.split("/"):
                 continue  # no name of ours
             there = self.find(name)
-            if there is None and self._place.expunged(name):
-                self._report.expunged += 1
+            if there is None and (not missing or self.place.expunged(name)):
+                self.report.expunged += 1
                 continue
-            if there is not None and _holds(there, record.content):
-                self._report.whole += 1
+            if there is not None and not anew and _holds(there, record.content):
+                self.report.whole += 1
                 source = source or there
                 continue
             if there is not None:
@@ -190,7 +234,7 @@ class _Mailboxes:
                 if not (source and self._link(source, there)):
                     self.replace(there, record.content)
             self._known[_maildir(there)][_unique(there)] = there
-            self._report.written += 1
+            self.report.written += 1
             source = source or there
 
     def find(self, name: str) -> str | None:
@@ -209,13 +253,15 @@ class _Mailboxes:
         maildir = Path(path).parent.parent
         if not (maildir / "tmp").is_dir() or not os.path.isdir(os.path.dirname(path)):
             make_directories(*(maildir / each for each in ("tmp", "new", "cur")), files=self._files)
-        temporary = Temporary(os.fspath(maildir / "tmp" / self._place.unique_name()), self._files)
+        temporary = Temporary(os.fspath(maildir / "tmp" / self.place.unique_name()), self._files)
         try:
             temporary.append(content)
             if sync:
                 self._files.fsync(temporary.descriptor)
             temporary.rename(path)
             temporary.close()
+            if sync:
+                sync_directory(os.path.dirname(path), self._files)
         except BaseException:
             temporary.discard()
             raise
@@ -235,16 +281,16 @@ class _Mailboxes:
         """
         removed = 0
         for path in _young(self._root, since - 1.0):
-            stated = self._place.size_of_name(os.path.basename(path))
+            stated = self.place.size_of_name(os.path.basename(path))
             try:
-                if stated is not None and os.lstat(path).st_size != stated:
+                if stated is not None and os.lstat(path).st_size < stated:
                     self._files.unlink(path)
                     removed += 1
                     _log.warn("{path}: torn by a power cut, never acknowledged, removed", path=path, event="torn")
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._report.failed.append(f"{path}: {error}")
+                self.report.failed.append(f"{path}: {error}")
         return removed
 
 
@@ -285,16 +331,21 @@ def _holds(path: str, content: bytes) -> bool:
 
 def _young(root: str, since: float) -> Iterator[str]:
     """Messages in the directories new/ and cur/ that were changed since then, by the time in their names."""
-    with contextlib.suppress(OSError):
-        for domain in os.scandir(root):
-            if not domain.is_dir(follow_symlinks=False):
-                continue
-            for mailbox in os.scandir(domain.path):
-                for kind in KINDS:
-                    directory = f"{mailbox.path}/{kind}"
-                    with contextlib.suppress(OSError):
-                        if os.stat(directory).st_mtime >= since:
-                            yield from _named_since(directory, since)
+    for domain in _directories(root):
+        for mailbox in _directories(domain):
+            for kind in KINDS:
+                directory = f"{mailbox}/{kind}"
+                with contextlib.suppress(OSError):
+                    if os.stat(directory).st_mtime >= since:
+                        yield from _named_since(directory, since)
+
+
+def _directories(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _named_since(directory: str, since: float) -> Iterator[str]:

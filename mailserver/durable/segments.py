@@ -9,15 +9,19 @@ All that blocks runs in a thread, or at the start.  Failures: OSError; `InUse` w
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import stat
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mailserver.durable.files import OPEN_DIRECTORY, Files, make_directories
+from mailserver.durable.files import Files, make_directories, sync_directory
 from mailserver.durable.records import (
     BLOCK,
+    MARK_SIZE,
     Damage,
     Header,
     NoHeader,
@@ -29,6 +33,8 @@ from mailserver.durable.records import (
 )
 
 LOCK = "lock"
+#: In place of a mount: no mount is called so.
+SUSPECT = b"suspect"
 PREFIX = "segment-"
 _ZEROS = 1 << 20
 
@@ -42,6 +48,8 @@ class Segment:
     """
     A file of the journal.  offset: where the next record goes.  header: what is, or will be, on the disk.
     fresh: its header is still to be written, before its first record.
+    failed: a write to it has failed; it is not used again.
+    losses: how often the kernel had told that it lost pages when its use began: see `journal`.
     """
 
     path: Path
@@ -50,7 +58,8 @@ class Segment:
     header: Header
     offset: int = BLOCK
     fresh: bool = True
-    names: list[str] = field(default_factory=list)
+    failed: bool = False
+    losses: int = 0
 
     @property
     def room(self) -> int:
@@ -64,12 +73,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class Found:
-    """A segment of an earlier run.  trouble: why it could not be read; "" for one with a header."""
+    """
+    A segment of an earlier run.  trouble: why it could not be read; "" for one with a header.
+    unused: it holds nothing but zeros, or nothing at all: the run ended while it was made.
+    """
 
     path: Path
     header: Header | None
     found: tuple[Record | Damage, ...] = ()
     trouble: str = ""
+    unused: bool = False
 
 
 def lock(directory: Path, files: Files) -> int:
@@ -87,6 +100,20 @@ def lock(directory: Path, files: Files) -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def recovering(directory: Path) -> Iterator[None]:
+    """
+    One process at a time looks at all journals below `directory`: it takes the lock of each for a moment, which must
+    not look to its owner, who starts at the same time, as if another server had it.  Waits.  Raises OSError.
+    """
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class Running:
     """What a process that has a journal wrote into its lock.  mount: see `files.mount_identity`.  alive: a time."""
@@ -96,12 +123,14 @@ class Running:
 
 
 _RUNNING = struct.Struct("<32sd")
+#: Written and not cut off, so that there is room for the next note also on a full disk.
+_STOPPED = bytes(_RUNNING.size)
 
 
 def last_run(descriptor: int) -> Running | None:
     """What the process wrote that had this lock before and did not stop in good order; None when it did."""
     octets = os.pread(descriptor, _RUNNING.size, 0)
-    if len(octets) < _RUNNING.size:
+    if len(octets) < _RUNNING.size or octets == _STOPPED:
         return None
     mount, alive = _RUNNING.unpack(octets)
     return Running(mount.rstrip(b"\0"), alive)
@@ -109,7 +138,7 @@ def last_run(descriptor: int) -> Running | None:
 
 def note_running(descriptor: int, running: Running) -> None:
     """Note that we run.  Synced the first time only: an old time is as good, with more work.  Raises OSError."""
-    first = os.fstat(descriptor).st_size == 0
+    first = os.pread(descriptor, _RUNNING.size, 0) in (b"", _STOPPED)
     os.pwrite(descriptor, _RUNNING.pack(running.mount, running.alive), 0)
     if first:
         os.fsync(descriptor)
@@ -117,7 +146,7 @@ def note_running(descriptor: int, running: Running) -> None:
 
 def note_stopped(descriptor: int) -> None:
     """Everything is durable, and we stop.  Raises OSError."""
-    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, _STOPPED, 0)
     os.fsync(descriptor)
 
 
@@ -131,11 +160,16 @@ def segment_paths(directory: Path) -> list[Path]:
 
 def read(path: Path, *, contents: bool = True) -> Found:
     """What a segment holds.  contents: False: only its header.  Raises OSError."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return Found(path, None, trouble="not a file")
     with path.open("rb") as stream:
         try:
             header = decode_header(stream.read(BLOCK))
         except NoHeader as error:
-            return Found(path, None, trouble=str(error))
+            stream.seek(0)
+            blocks = iter(lambda: stream.read(_ZEROS), b"")
+            unused = not any(block.count(0) < len(block) for block in blocks)
+            return Found(path, None, trouble=str(error), unused=unused)
         if not contents or not header.in_use:
             return Found(path, header)
         stream.seek(0)
@@ -153,11 +187,7 @@ def make(path: Path, size: int, files: Files) -> int:
         unused = Header(False, new_mark(bytes(8)), 0)
         files.write_at(descriptor, [encode_header(unused)], 0)
         files.fsync(descriptor)
-        directory = files.open(path.parent, OPEN_DIRECTORY)
-        try:
-            files.fsync(directory)
-        finally:
-            files.close(directory)
+        sync_directory(path.parent, files)
     except BaseException:
         os.close(descriptor)
         path.unlink(missing_ok=True)
@@ -170,6 +200,35 @@ def mark_free(descriptor: int, header: Header, files: Files) -> None:
     free = Header(False, header.mark, header.sequence, header.mount, header.since)
     files.write_at(descriptor, [encode_header(free)], 0)
     files.fdatasync(descriptor)
+
+
+def mark_suspect(descriptor: int, header: Header, files: Files) -> None:
+    """The kernel has lost pages of the files: whoever recovers this must not believe what it reads there.  Blocks."""
+    files.write_at(descriptor, [encode_header(replace(header, mount=SUSPECT))], 0)
+    files.fdatasync(descriptor)
+
+
+def forget(path: Path, places: Sequence[int], files: Files) -> None:
+    """The records at these places are durable elsewhere; the others are still needed.  Blocks.  Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        for place in places:
+            files.write_at(descriptor, [bytes(MARK_SIZE)], place)
+        files.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(segment: Segment, files: Files) -> None:
+    """
+    Take a segment away that could not be written; what was acknowledged in it is durable elsewhere.  Blocks.
+    Raises OSError.
+    """
+    with contextlib.suppress(OSError):
+        mark_free(segment.descriptor, segment.header, files)
+    with contextlib.suppress(FileNotFoundError):
+        files.unlink(segment.path)
+    sync_directory(segment.path.parent, files)
 
 
 def in_use_header(sequence: int, mount: bytes, now: float) -> Header:

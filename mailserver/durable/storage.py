@@ -114,8 +114,10 @@ class Storage(Service):
             if self.durable.committer is not None:
                 self.durable.committer.start()
         except InUse as error:
+            self._unlock()
             raise StorageError(f"{error}; is the server running already?") from error
         except OSError as error:
+            self._unlock()
             raise StorageError(f"{error.filename or self._own}: {error.strerror}") from error
         self.durable.startService()
         self._alive.start(CHECKPOINT)
@@ -135,16 +137,25 @@ class Storage(Service):
         clean = True
         if committer is not None:
             clean = await committer.stop()
-        if self._lock >= 0:
-            if clean:
+        if clean and self._lock >= 0:
+            try:
                 segments.note_stopped(self._lock)
+            except OSError as error:
+                _log.error("{directory}: {error}", directory=str(self._own), error=str(error))
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def _note(self) -> None:
-        if self._lock >= 0:
-            mount = mount_identity(self._settings.mail)
+        mount = mount_identity(self._settings.mail)
+        try:
             segments.note_running(self._lock, Running(mount, self._around.now()))
+        except OSError as error:
+            # On a full disk, for example: without it torn files of a power cut are not looked for.
+            _log.error("{directory}: cannot be noted as running: {error}", directory=str(self._own), error=str(error))
 
     # -- the start -------------------------------------------------------------------------------------------------
 
@@ -152,25 +163,23 @@ class Storage(Service):
         """All journals that are free, and our own, whose lock we keep."""
         make_directories(self._own, files=self._around.files)
         place = place_of(self._settings, self._around)
-        for directory in journals(self._settings.data_dir):
-            try:
-                lock = segments.lock(directory, self._around.files)
-            except InUse:
-                if directory == self._own:
-                    raise
-                continue  # another worker's
-            try:
-                report = recover(directory, place, segments.last_run(lock))
-                tell(report, directory)
-            except BaseException:
-                os.close(lock)
-                raise
-            if directory == self._own:
-                self._lock = lock
-            else:
-                if not report.failed:
-                    segments.note_stopped(lock)
-                os.close(lock)
+        with segments.recovering(self._settings.data_dir / DIRECTORY):
+            # The first, so that a second server ends at once and touches nothing.
+            self._lock = segments.lock(self._own, self._around.files)
+            tell(recover(self._own, place, segments.last_run(self._lock)), self._own)
+            for directory in journals(self._settings.data_dir):
+                if directory != self._own:
+                    self._recover_other(directory, place)
+
+    def _recover_other(self, directory: Path, place: Place) -> None:
+        try:
+            report = recover_alone(directory, place)
+        except InUse:
+            return  # another worker's
+        except OSError as error:
+            # Its owner, or the next start, will see to it: our own mail does not wait for that.
+            report = Report(failed=[f"{directory}: {error}"])
+        tell(report, directory)
 
     def _committer(self) -> Committer | None:
         settings, around = self._settings, self._around
@@ -224,6 +233,18 @@ def place_of(settings: StorageSettings, around: Surroundings) -> Place:
         mount=mount_identity(settings.mail),
         size_of_name=around.size_of_name,
     )
+
+
+def recover_alone(directory: Path, place: Place) -> Report:
+    """Recover a journal that nobody has, and leave it.  Raises InUse, OSError."""
+    lock = segments.lock(directory, place.files)
+    try:
+        report = recover(directory, place, segments.last_run(lock))
+        if not report.failed:
+            segments.note_stopped(lock)
+    finally:
+        os.close(lock)
+    return report
 
 
 def journals(data_dir: Path) -> Iterator[Path]:
