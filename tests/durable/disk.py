@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
 
 from mailserver.durable import Durable, Files, NewFile
+from mailserver.durable.recovery import Place, Report, recover
+from mailserver.durable.segments import Running
+from mailserver.maildir.names import sizes
 
 SMALL = 100  # the octets a draft keeps in memory in these tests
 
@@ -302,3 +306,75 @@ class LateSyncer:
             else:
                 found.append(None)
         synced(found)
+
+
+def restart(root: Path, left: dict[Path, bytes], new_root: Path, *, last: Running | None, segment_size: int) -> Report:
+    """
+    Put what a power cut has left below `root` on a new disk and recover that.  Mail is in root/mail/<domain>/<user>,
+    the journal in root/journal.
+    """
+    for name in ("mail", "journal"):
+        (new_root / name).mkdir(parents=True)
+    for path, content in left.items():
+        path = new_root / path.relative_to(root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.ljust(segment_size, b"\0") if path.parent.name == "journal" else content)
+    numbers = count()
+    place = Place(
+        root=new_root / "mail",
+        files=Files(),
+        unique_name=lambda: f"r{next(numbers)}",
+        mount=b"after",
+        size_of_name=lambda name: sizes(name)[0],
+    )
+    return recover(new_root / "journal", place, last)
+
+
+#: What is sent in the scenarios of the committers, each line in one turn: (name, octets, mailboxes).
+TURNS = [
+    [("1000.M1", 50, ("a",)), ("1000.M2", 90, ("b", "a"))],
+    [("1000.M3", 350, ("b",)), ("1000.M4", 20, ("a", "b", "c"))],
+    [("1000.M5", 10, ("c",)), ("1000.M6", 95, ("a",)), ("1000.M7", 300, ("c", "a"))],
+]
+
+
+class CommittedDisk(Disk):
+    """A `Disk` with a committer; mailboxes are root/mail/d/<name>."""
+
+    def __init__(self, root: str, files: RecordingFiles | None = None, committer: Any = None) -> None:
+        self.top = Path(root).absolute()
+        super().__init__(f"{root}/mail/d", files)
+        self.clock = Clock()
+        self.syncer = LateSyncer(self.files)
+        self.maildirs("a", "b", "c")
+        if committer is not None:
+            self.durable.committer = committer(self)
+
+    def settle(self) -> None:
+        """All that is waiting is done."""
+        for _ in range(20):
+            self.clock.advance(0)
+            while self.syncer.asked:
+                self.syncer.work()
+            if not self.syncer.asked and not any(call.getTime() <= self.clock.seconds() for call in
+                                                 self.clock.getDelayedCalls()):  # fmt: skip
+                return
+        raise AssertionError("it does not come to rest")
+
+    def run_scenario(self) -> dict[str, tuple[int, bytes, Any]]:
+        """Place -> operations until the promise, content, how it failed or None."""
+        promised: dict[str, tuple[int, bytes, Any]] = {}
+        for turn in TURNS:
+            for name, octets, mailboxes in turn:
+                content = (name.encode() * octets)[:octets]
+                full = f"{name},S={octets}"
+                result = self.send(full, content, *mailboxes)
+
+                def told(value: Any, full: str = full, content: bytes = content, mailboxes: Any = mailboxes) -> None:
+                    error = getattr(value, "value", None)
+                    for each in mailboxes:
+                        promised[self.place(each, full)] = len(self.files.operations), content, error
+
+                result.addBoth(told)
+            self.settle()
+        return promised
