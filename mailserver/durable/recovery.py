@@ -233,7 +233,7 @@ class _Mailboxes:
                 there = self._root + name
                 if not (source and self._link(source, there)):
                     self.replace(there, record.content)
-            self._known[_maildir(there)][_unique(there)] = there
+            self._messages_of(_maildir(there))[_unique(there)] = there
             self.report.written += 1
             source = source or there
 
@@ -242,14 +242,16 @@ class _Mailboxes:
         path = self._root + name
         if os.path.lexists(path):
             return path
-        maildir = _maildir(path)
+        return self._messages_of(_maildir(path)).get(_unique(path))
+
+    def _messages_of(self, maildir: str) -> dict[str, str]:
+        """Unique name -> path."""
         if maildir not in self._known:
             self._known[maildir] = {_unique(each): each for each in _messages(maildir)}
-        return self._known[maildir].get(_unique(path))
+        return self._known[maildir]
 
     def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
         """Write a file whole, in place of a torn one or of none.  Raises OSError."""
-        self._known.setdefault(_maildir(path), {})
         maildir = Path(path).parent.parent
         if not (maildir / "tmp").is_dir() or not os.path.isdir(os.path.dirname(path)):
             make_directories(*(maildir / each for each in ("tmp", "new", "cur")), files=self._files)
@@ -267,7 +269,6 @@ class _Mailboxes:
             raise
 
     def _link(self, source: str, path: str) -> bool:
-        self._known.setdefault(_maildir(path), {})
         try:
             self._files.link(source, path)
         except OSError:
@@ -341,9 +342,10 @@ def _young(root: str, since: float) -> Iterator[str]:
 
 
 def _directories(path: str) -> list[str]:
+    """Those in a directory, and other things that may be there: they have nothing in them."""
     try:
         with os.scandir(path) as entries:
-            return [entry.path for entry in entries if entry.is_dir()]
+            return [entry.path for entry in entries]
     except OSError:
         return []
 
