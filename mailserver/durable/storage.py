@@ -108,19 +108,24 @@ class Storage(Service):
         """Recover what a crash has left, then begin.  Blocks.  Raises StorageError."""
         super().startService()
         try:
+            self._begin()
+        except BaseException:
+            self._unlock()
+            raise
+        self.durable.startService()
+        self._alive.start(CHECKPOINT)
+
+    def _begin(self) -> None:
+        try:
             self._recover()
             self.durable.committer = self._committer()
             self.durable.device = os.stat(self._settings.mail).st_dev
             if self.durable.committer is not None:
                 self.durable.committer.start()
         except InUse as error:
-            self._unlock()
             raise StorageError(f"{error}; is the server running already?") from error
         except OSError as error:
-            self._unlock()
             raise StorageError(f"{error.filename or self._own}: {error.strerror}") from error
-        self.durable.startService()
-        self._alive.start(CHECKPOINT)
 
     def stopService(self) -> Deferred[None]:
         """Let everything under way end, and be durable in the files themselves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,38 @@ class InjectedErrorTests(SynchronousTestCase):
         failed = outcome(disk.durable.create([NewFile(disk.draft(b"z"), (disk.place("a", "z"),))]))
         self.assertEqual(failed.errno, errno.EROFS)
         self.assertEqual(len(disk.tree("tmp")), 1)
+
+
+class PartialTests(SynchronousTestCase):
+    """A place that cannot be had is left out; what was begun for it is gone."""
+
+    def test_a_copy_that_fails_is_closed_and_removed_and_the_others_are_there(self) -> None:
+        for size in (20, 300):
+            for fail in ("write", "read", "fsync"):
+                disk = Disk(self.mktemp())
+                disk.maildirs("a", "b", "c")
+                draft = disk.draft(b"head one;", b"x" * size)
+                new = [NewFile(draft, (disk.place("a", "1"),)), NewFile(draft, (disk.place("b", "1"),), b"other;", 9),
+                       NewFile(draft, (disk.place("c", "1"),), b"third;", 9)]  # fmt: skip
+                before = {"write": 1, "read": 0, "fsync": 1}[fail]
+                call, seen = getattr(disk.files, fail), count()
+
+                def failing(*arguments: Any, call: Any = call, seen: Any = seen, at: int = before) -> Any:
+                    if next(seen) == at:
+                        raise OSError(errno.EIO, "injected")
+                    return call(*arguments)
+
+                setattr(disk.files, fail, failing)
+                failed = self.successResultOf(disk.durable.create(new, partial=True))
+                self.assertEqual(list(failed), [disk.place("b", "1")], (size, fail))
+                self.assertEqual(sorted(disk.tree("new")), ["a/1", "c/1"])
+                self.assertEqual((disk.tree("tmp"), disk.files.opened), ({}, {}))
+
+    def test_without_any_place_and_on_a_full_disk_it_fails_for_all(self) -> None:
+        for links, number in ((lambda s, t: errno.EACCES, errno.EACCES),
+                              (lambda s, t: errno.ENOSPC if "/b/" in t else 0, errno.ENOSPC)):  # fmt: skip
+            disk = Disk(self.mktemp())
+            disk.maildirs("a", "b")
+            disk.files.links = links
+            self.assertEqual(outcome(disk.send("1", b"text", "a", "b", partial=True)).errno, number)
+            self.assertEqual((disk.tree("new"), disk.tree("tmp"), disk.files.opened), ({}, {}, {}))

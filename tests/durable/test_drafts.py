@@ -128,3 +128,72 @@ class AbortTests(SynchronousTestCase):
         self.assertEqual((making[1], making[-3:]), ("mkdir", ["open", "fsync", "close"]))
         # The one who found the directory waits for the one who made it, after its own work and before the yes.
         self.assertEqual(calls[-5:], ["open", "fsync", "close", "lock", "unlock"])
+
+
+class PaceTests(SynchronousTestCase):
+    """Blocks go to the disk on the reactor as long as that is quick."""
+
+    def setUp(self) -> None:
+        self.now = 100.0
+        self.thread = LateThread()
+        self.disk = Disk(self.mktemp(), run=self.thread, pace=Pace(lambda: self.now))
+        self.disk.maildirs("a", "b")
+
+    def test_a_quick_disk_is_written_at_once(self) -> None:
+        draft = self.disk.draft()
+        self.assertIsNone(draft.write(b"x" * 200))
+        self.assertIsNone(draft.write(b"y" * 200))
+        self.assertEqual((self.disk.tree("tmp"), self.thread.jobs), ({"a/t0": b"x" * 200 + b"y" * 200}, []))
+        draft.abort()
+        self.thread.work()
+        self.assertEqual((self.disk.tree("tmp"), self.disk.files.opened), ({}, {}))
+
+    def test_after_a_slow_write_threads_do_it_for_a_while(self) -> None:
+        draft = self.disk.draft(b"x" * 200)
+        write = self.disk.files.write
+
+        def slow(descriptor: int, data: bytes | memoryview) -> int:
+            self.now += 0.1
+            return write(descriptor, data)
+
+        self.disk.files.write = slow  # type: ignore[method-assign]
+        self.assertIsNone(draft.write(b"y" * 200))
+        written = draft.write(b"z" * 200)
+        self.assertNoResult(written)
+        self.thread.work()
+        self.successResultOf(written)
+        self.now += 1.0
+        self.assertIsNone(draft.write(b"z" * 200))
+        self.assertEqual(len(self.disk.tree("tmp")["a/t0"]), 800)
+
+    def test_a_write_that_fails_is_told_and_leaves_nothing(self) -> None:
+        for call in ("open", "write"):
+            draft = self.disk.draft()
+            self.disk.files.fail = {call}
+            failed = draft.write(b"x" * 200)
+            while self.thread.jobs:
+                self.thread.work()
+            self.assertEqual(outcome(failed).errno, errno.EIO)
+            self.assertEqual(outcome(draft.write(b"more")).errno, errno.EIO)
+            self.assertEqual(outcome(self.disk.durable.create([NewFile(draft, (self.disk.place("a", "x"),))])).errno, errno.EIO)
+            while self.thread.jobs:
+                self.thread.work()
+            self.assertEqual((self.disk.tree("tmp"), self.disk.files.opened), ({}, {}))
+            self.disk.files.fail = set()
+
+    def test_a_missing_directory_is_made_in_a_thread(self) -> None:
+        draft = self.disk.draft(mailbox="missing")
+        written = draft.write(b"x" * 200)
+        self.assertNoResult(written)
+        self.thread.work()
+        self.successResultOf(written)
+        self.assertIsNone(draft.write(b"x" * 200))
+
+    def test_another_directory_will_do(self) -> None:
+        (self.disk.root / "a" / "tmp").rmdir()
+        (self.disk.root / "a" / "tmp").write_bytes(b"")
+        draft = self.disk.draft(others=("b",))
+        written = draft.write(b"x" * 200)
+        self.thread.work()
+        self.successResultOf(written)
+        self.assertEqual(list(self.disk.tree("tmp")), ["b/t2"])
