@@ -127,14 +127,19 @@ class EachRecipient:
         for path, before in self._refused_before.items():
             if path not in refused:
                 self._inner.leave_out(path, before)
+        if not self._withdraw("leave_out"):
+            raise next(iter(refused.values()))
+
+    def _withdraw(self, how: str) -> bool:
+        """By this method of the delivery, from mailboxes whose recipients do not get it in all of theirs.  Returns: is a recipient left?"""
+        refused = self._inner.refused
         lacking = [(route, self._refusal(route)) for route in self._routes]
         wanted = {local.path for route, refusal in lacking if refusal is None for local in route}
         for route, refusal in lacking:
             for local in route:
                 if refusal is not None and local.path not in wanted and local.path not in refused:
-                    self._inner.leave_out(local.path, refusal)
-        if not wanted:
-            raise next(iter(refused.values()))
+                    getattr(self._inner, how)(local.path, refusal)
+        return bool(wanted)
 
     def _refusal(self, route: Sequence[Any]) -> Refusal | None:
         """Why the recipient of this route gets nothing, or None."""
@@ -143,6 +148,8 @@ class EachRecipient:
     async def commit(self) -> tuple[Reply, ...]:
         """A reply for each recipient."""
         await _finish(_start(self._inner.commit))
+        # Only now it is known which mailboxes are damaged.
+        self._withdraw("take_back")
         refusals = [self._refusal(route) for route in self._routes]
         return tuple(self._accepted if refusal is None else refusal.reply for refusal in refusals)
 

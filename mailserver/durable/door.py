@@ -16,7 +16,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 
-from mailserver.durable.commit import Commit
+from mailserver.durable.commit import Commit, take_away
 from mailserver.durable.committers import Committer
 from mailserver.durable.drafts import MEMORY, Draft, NewFile, Pace, Tools, alone, shielded
 from mailserver.durable.files import FILES, Files, Layout, RunInThread
@@ -89,6 +89,13 @@ class Durable(Service):
             else:
                 return self._engage(committer, placed)
         return shielded(self.run(Commit(files, self._tools, partial=partial).run))
+
+    def take_away(self, places: Sequence[str]) -> None:
+        """
+        Remove files that were created a moment ago, and are refused after all.  Should the power go now, they may be
+        there again, whole.  One that a reader has moved already stays.
+        """
+        take_away(places, self._tools)
 
     def _engage(self, committer: Committer, placed: Placed) -> Deferred[Mapping[str, OSError]]:
         told: Deferred[Mapping[str, OSError]] = Deferred()

@@ -395,8 +395,8 @@ class Journal:
         try:
             self._files.syncfs(self._root_descriptor)
         except OSError as error:
-            # The kernel has tried, told us, and will not try again: what is in its memory may not be on the disk.  That
-            # is so for the segment that is written to now, too.
+            # The kernel has tried, told us, and will not try again: what is in its memory may not be on the disk.
+            # That is so for the segment that is written to now, too.
             self._losses += 1
             _log.critical(
                 "{root}: {error}; the messages of {count} segments are written again",

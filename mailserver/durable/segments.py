@@ -122,6 +122,21 @@ class Running:
     alive: float
 
 
+def state(directory: Path) -> str:
+    """Of a journal, for people: nothing is changed, and nobody who starts meanwhile is kept from it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            # As in `recovering`, whose lock is made by the server.
+            for path, how in ((directory.parent / LOCK, fcntl.LOCK_EX), (directory / LOCK, fcntl.LOCK_SH)):
+                stream = stack.enter_context(path.open("rb"))
+                fcntl.flock(stream, how | fcntl.LOCK_NB)
+            return "stopped in good order" if last_run(stream.fileno()) is None else "not stopped in good order"
+        except BlockingIOError:
+            return "in use by a running server"
+        except OSError:
+            return "never used"
+
+
 _RUNNING = struct.Struct("<32sd")
 #: Written and not cut off, so that there is room for the next note also on a full disk.
 _STOPPED = bytes(_RUNNING.size)

@@ -119,6 +119,7 @@ class MaildirDelivery:
         others = [f"{target.path}/{_TMP}" for target in targets[1:]] if partial else ()
         self._draft: Draft = store.durable.draft(f"{targets[0].path}/{_TMP}", maildir_layout, others=others)
         self._reservations: dict[Path, Reservation] = {}
+        self._places: dict[Path, str] = {}
         self._prepared = False
         self._ended = False  # aborted, or handed over to the disk
 
@@ -198,6 +199,11 @@ class MaildirDelivery:
         if (reservation := self._reservations.pop(path, None)) is not None:
             reservation.release()
 
+    def take_back(self, path: Path, refusal: Refusal) -> None:
+        """Of a partial delivery, after `commit`: this Maildir shall not have it either."""
+        self.refused[path] = refusal
+        self._store.durable.take_away([self._places[path]])
+
     def _aborted_meanwhile(self) -> bool:
         return self._ended
 
@@ -213,9 +219,10 @@ class MaildirDelivery:
             for target in targets:
                 try:
                     reservation = await self._store.quotas.reserve(target.path, stored, target.quota)
-                except Refusal as refusal:
+                except (Refusal, NotADirectoryError, PermissionError) as error:
                     if not self._partial:
                         raise
+                    refusal = error if isinstance(error, Refusal) else Refusal(LOCAL_TROUBLE, str(error))
                     self.refused[target.path] = refusal
                     continue
                 if reservation is not None:
@@ -240,9 +247,12 @@ class MaildirDelivery:
         unique = self._store.names.next()
         for header, targets in self._groups.items():
             name = with_sizes(unique, *self._sizes(header))
-            places = tuple(f"{target.path}/new/{name}" for target in targets if target.path not in self.refused)
-            if not places:
+            paths = [target.path for target in targets if target.path not in self.refused]
+            if not paths:
                 continue
+            places = tuple(f"{path}/new/{name}" for path in paths)
+            if self._partial:
+                self._places.update(zip(paths, places, strict=True))
             if header == self._first_header:
                 files.append(NewFile(self._draft, places))
             else:

@@ -7,14 +7,18 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, execute, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailserver.address import parse_address
 from mailserver.delivery.transaction import EachRecipient, Transaction, reply_for
+from mailserver.durable import Durable
 from mailserver.interfaces import IDelivery
+from mailserver.maildir.delivery import MaildirStore, Target
+from mailserver.maildir.names import UniqueNames
+from mailserver.maildir.quota import Quotas
 from mailserver.reply import DISK_FULL, LOCAL_TROUBLE, MAILBOX_FULL, Refusal, Reply
 from mailserver.routing import Local
 from tests.answers import asked
@@ -233,15 +237,25 @@ class AbortTests(SynchronousTestCase):
 class PartialDelivery(FakeDelivery):
     """Some of its mailboxes are full."""
 
-    def __init__(self, *full: str, **options: Any) -> None:
+    def __init__(self, *full: str, damaged: Sequence[str] = (), **options: Any) -> None:
         super().__init__(**options)
         self.full = full
+        self.damaged = damaged
+        self.taken_back: list[str] = []
         self.refused: dict[Path, Refusal] = {}
         self.left_out: list[str] = []
 
     def prepare(self) -> Any:
         self.refused = {Path(name): Refusal(MAILBOX_FULL) for name in self.full}
         return super().prepare()
+
+    def commit(self) -> Any:
+        self.refused |= {Path(name): Refusal(LOCAL_TROUBLE) for name in self.damaged}
+        return super().commit()
+
+    def take_back(self, path: Path, refusal: Refusal) -> None:
+        self.taken_back.append(path.name)
+        self.refused[path] = refusal
 
     def leave_out(self, path: Path, refusal: Refusal) -> None:
         self.left_out.append(path.name)
@@ -299,6 +313,35 @@ class EachRecipientTests(SynchronousTestCase):
             each.refuse(Path("a"), Refusal(seen))
             replies = self.successResultOf(ensureDeferred(run(Transaction([each], ACCEPTED), b"text")))
             self.assertEqual(([reply.code for reply in replies], inner.left_out), (codes, left_out), (full, routes))
+
+    def test_what_is_found_damaged_at_the_end_is_refused_and_taken_back_where_it_would_double(self) -> None:
+        for damaged, routes, codes, taken_back in [
+            ("a", ("a", "b"), [451, 250], []),
+            ("a", ("ab", "c"), [451, 250], ["b"]),
+            ("a", ("ab", "b"), [451, 250], []),
+            ("a", ("ab",), [451], ["b"]),
+        ]:
+            inner = PartialDelivery(damaged=damaged)
+            owner = parse_address("x@example.org")
+            each = EachRecipient(inner, [[Local(Path(name), owner) for name in route] for route in routes], ACCEPTED)
+            replies = self.successResultOf(ensureDeferred(run(Transaction([each], ACCEPTED), b"text")))
+            self.assertEqual(([reply.code for reply in replies], inner.taken_back), (codes, taken_back), routes)
+
+    def test_with_real_mailboxes_a_damaged_one_is_answered_for_itself(self) -> None:
+        root = Path(self.mktemp())
+        (root / "a").mkdir(parents=True)
+        (root / "a" / "new").write_bytes(b"")
+        names = UniqueNames("h", 1, lambda: 1.5)
+        durable = Durable(run_in_thread=execute, unique_name=names.next)
+        store = MaildirStore(durable, names, Quotas(run_in_thread=execute, seconds=lambda: 0.0))
+        targets = [Target(root / name, 0, b"A: 1\r\n") for name in "abc"]
+        owner = parse_address("x@example.org")
+        routes = [[Local(root / name, owner) for name in route] for route in ("a", "c", "ab")]
+        each = EachRecipient(store.deliver(targets, partial=True), routes, ACCEPTED)
+        replies = self.successResultOf(ensureDeferred(run(Transaction([each], ACCEPTED), b"text\r\n")))
+        self.assertEqual([reply.code for reply in replies], [451, 250, 451])
+        self.assertEqual([path.parent.parent.name for path in root.glob("*/new/*")], ["c"])
+        self.assertEqual(list(root.glob("*/tmp/*")), [])
 
     def test_when_nobody_is_left_all_is_refused(self) -> None:
         for full, routes in [("a", ("ab", "ac")), ("ab", ("ac", "bc"))]:

@@ -181,7 +181,7 @@ def after_power_cut(
             isinstance(later, Sync) and (later.inode == -1 or synced(later)) for later in operations[at + 1 :]
         )
 
-    contents: dict[int, bytes] = {inode: content for inode, content in (before or {}).values()}
+    contents: dict[int, bytes] = dict((before or {}).values())
     entries: dict[Path, int | None] = {path: inode for path, (inode, _) in (before or {}).items()}
     made: set[Path] = set()
     for at, operation in enumerate(operations):
@@ -308,7 +308,9 @@ class LateSyncer:
         synced(found)
 
 
-def restart(root: Path, left: dict[Path, bytes], new_root: Path, *, last: Running | None, segment_size: int) -> Report:
+def restart(
+    root: Path, left: dict[Path, bytes], new_root: Path, *, last: Running | None, segment_size: int
+) -> Report:
     """
     Put what a power cut has left below `root` on a new disk and recover that.  Mail is in root/mail/<domain>/<user>,
     the journal in root/journal.

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.durable import Files, NewFile
 from mailserver.durable.committers import FileSync, NoSync, ThreadSyncer
 from mailserver.durable.segments import Running
-from tests.durable.disk import CommittedDisk, RecordingFiles, Sync, after_power_cut, outcome, restart
+from tests.durable.disk import CommittedDisk, Data, RecordingFiles, Sync, after_power_cut, outcome, restart
 
 
 def file_sync(disk: CommittedDisk) -> FileSync:
@@ -39,7 +39,9 @@ class FileSyncTests(SynchronousTestCase):
         self.assertNoResult(results[0])
         disk.syncer.work()
         self.assertEqual([self.successResultOf(result) for result in results[:3]], [{}] * 3)
-        self.assertEqual([(len(descriptors), data_only) for descriptors, _, data_only in disk.syncer.asked], [(2, False)])
+        self.assertEqual(
+            [(len(descriptors), data_only) for descriptors, _, data_only in disk.syncer.asked], [(2, False)]
+        )
         disk.syncer.work()
         self.assertEqual([self.successResultOf(result) for result in results[3:]], [{}] * 2)
         self.assertEqual((disk.files.opened, disk.tree("tmp"), len(disk.tree("new"))), ({}, {}, 6))
@@ -143,8 +145,7 @@ class PowerCutTests(SynchronousTestCase):
         for prefix in range(len(disk.files.operations) + 1):
             for torn in (False, True):
                 self.check(disk, promised, prefix, lambda at: False, torn)
-            data = type(disk.files.operations[1])
-            self.check(disk, promised, prefix, lambda at: not isinstance(disk.files.operations[at], data), True)
+            self.check(disk, promised, prefix, lambda at: not isinstance(disk.files.operations[at], Data), True)
             for lost in range(max(0, prefix - 9), prefix, 2):
                 self.check(disk, promised, prefix, lambda at, lost=lost: at != lost, True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import Any
 
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
@@ -175,7 +174,9 @@ class PaceTests(SynchronousTestCase):
                 self.thread.work()
             self.assertEqual(outcome(failed).errno, errno.EIO)
             self.assertEqual(outcome(draft.write(b"more")).errno, errno.EIO)
-            self.assertEqual(outcome(self.disk.durable.create([NewFile(draft, (self.disk.place("a", "x"),))])).errno, errno.EIO)
+            self.assertEqual(
+                outcome(self.disk.durable.create([NewFile(draft, (self.disk.place("a", "x"),))])).errno, errno.EIO
+            )
             while self.thread.jobs:
                 self.thread.work()
             self.assertEqual((self.disk.tree("tmp"), self.disk.files.opened), ({}, {}))

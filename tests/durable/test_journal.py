@@ -182,7 +182,9 @@ class JournalTests(SynchronousTestCase):
 
     def test_names_that_do_not_fit_into_a_segment_are_synced_as_files(self) -> None:
         disk = self.disk()
-        result = disk.durable.create([NewFile(disk.draft(b"x"), tuple(disk.place("a", f"{n:0200}") for n in range(70)))])
+        result = disk.durable.create(
+            [NewFile(disk.draft(b"x"), tuple(disk.place("a", f"{n:0200}") for n in range(70)))]
+        )
         disk.settle()
         self.ok([result])
         self.assertEqual((disk.syncs(), os.path.getsize(disk.segment_paths()[0])), (["fsync"], SIZE))
@@ -393,7 +395,9 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual(len(promised), 11)
         there = {disk.place(*key.split("/")): content for key, content in disk.tree("new").items()}
         call = files.calls[files.fail_at] if files.fail_at < len(files.calls) else ""
-        self.assertEqual({place: content for place, (_, content, error) in promised.items() if error is None}, there, call)
+        self.assertEqual(
+            {place: content for place, (_, content, error) in promised.items() if error is None}, there, call
+        )
         self.assertEqual(disk.tree("tmp"), {}, call)
         self.stop(disk)
         shutil.rmtree(disk.top)
@@ -466,7 +470,9 @@ class PowerCutTests(SynchronousTestCase):
                 disk.clock.advance(CHECKPOINT)
                 disk.settle()  # the segment is freed; then it is used again
                 disk.send("1000.M8,S=4", b"last", "a").addCallback(
-                    lambda _: promised.update({disk.place("a", "1000.M8,S=4"): (len(disk.files.operations), b"last", None)})
+                    lambda _: promised.update(
+                        {disk.place("a", "1000.M8,S=4"): (len(disk.files.operations), b"last", None)}
+                    )
                 )
                 disk.settle()
         for prefix in range(len(disk.files.operations) + 1):

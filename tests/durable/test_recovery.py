@@ -41,7 +41,12 @@ class JournalOnDisk:
         return self.mail / "d" / mailbox / kind / name
 
     def segment(
-        self, number: int, *records: tuple[str, bytes], mount: bytes = b"before", sequence: int = 1, since: float = 900.0
+        self,
+        number: int,
+        *records: tuple[str, bytes],
+        mount: bytes = b"before",
+        sequence: int = 1,
+        since: float = 900.0,
     ) -> Path:
         """Each record begins at a block: the first at BLOCK.  Names with "," between."""
         header = Header(True, segments.new_mark(b"%08d" % sequence), sequence, mount, since)

@@ -23,7 +23,7 @@ from mailserver.maildir.delivery import MaildirDelivery, MaildirStore, Target
 from mailserver.maildir.lines import to_crlf
 from mailserver.maildir.names import UniqueNames, sizes
 from mailserver.maildir.quota import Quotas
-from mailserver.reply import MAILBOX_FULL, Refusal
+from mailserver.reply import LOCAL_TROUBLE, MAILBOX_FULL, Refusal
 from tests.answers import asked
 
 HEADER = b"Return-Path: <a@example.org>\r\nReceived: by x\r\n"
@@ -330,6 +330,67 @@ class PartialTests(SynchronousTestCase):
         delivery.abort()
         self.wait(asked(disk.store.deliver([disk.target("a", 60)]).prepare))
         self.assertEqual(disk.left(), [])
+
+    def damage(self, disk: Disk, mailbox: str, how: str) -> None:
+        path = disk.root / mailbox
+        for kind in ("tmp", "new", "cur"):
+            (path / kind).mkdir(parents=True)
+        if how == "loop":
+            for kind in ("tmp", "new"):
+                (path / kind).rmdir()
+                (path / kind).symlink_to(kind)
+        elif how == "whole":
+            for kind in ("tmp", "new", "cur"):
+                (path / kind).rmdir()
+            path.rmdir()
+            path.write_bytes(b"")
+        else:
+            (path / how).rmdir()
+            (path / how).write_bytes(b"")
+
+    def test_a_damaged_mailbox_is_refused_for_itself_and_the_others_get_it(self) -> None:
+        other = b"Delivered-To: x\r\n"
+        for how in ("new", "loop", "whole"):
+            for header in (HEADER, other):
+                for rooms in ([("a", 0, header), ("b", 0, HEADER), ("c", 0, HEADER)],
+                              [("b", 0, HEADER), ("a", 0, header), ("c", 0, other)]):  # fmt: skip
+                    for body in (b"x\r\n", b"x" * 500 + b"\r\n"):
+                        disk, delivery = self.start(*rooms)
+                        self.damage(disk, "a", how)
+                        self.wait(send(delivery, body))
+                        self.assertEqual(self.names(delivery), ["a"], how)
+                        self.assertEqual(delivery.refused[disk.root / "a"].reply, LOCAL_TROUBLE)
+                        for name, _, own in rooms:
+                            if name != "a":
+                                self.assertEqual(disk.messages(name), [(own + body).replace(b"\r\n", b"\n")])
+                        self.assertEqual([path for path in disk.left() if path.parent.name == "tmp"], [])
+
+    def test_a_tmp_that_is_damaged_takes_no_other_mailbox_with_it(self) -> None:
+        for body in (b"x\r\n", b"x" * 500 + b"\r\n"):
+            disk, delivery = self.start(("a", 0, HEADER), ("b", 0, HEADER))
+            self.damage(disk, "a", "tmp")
+            self.wait(send(delivery, body))
+            self.assertEqual(len(disk.messages("b")), 1)
+            self.assertEqual(delivery.refused, {})  # a link does not need it
+
+    def test_a_mailbox_that_cannot_be_counted_is_refused_for_itself(self) -> None:
+        disk, delivery = self.start(("a", 10**6, HEADER), ("b", 10**6, HEADER))
+        self.damage(disk, "a", "new")
+        self.wait(send(delivery, b"x\r\n"))
+        self.assertEqual((self.names(delivery), len(disk.messages("b"))), (["a"], 1))
+
+    def test_when_all_are_damaged_it_fails_and_nothing_is_left(self) -> None:
+        disk, delivery = self.start(("a", 0, HEADER), ("b", 0, HEADER))
+        for mailbox in ("a", "b"):
+            self.damage(disk, mailbox, "new")
+        self.failureResultOf(ensureDeferred(send(delivery, b"x\r\n")), OSError)
+        self.assertEqual(disk.left(), [])
+
+    def test_what_is_taken_back_is_gone(self) -> None:
+        disk, delivery = self.start(("a", 0, HEADER), ("b", 0, HEADER))
+        self.wait(send(delivery, b"x\r\n"))
+        delivery.take_back(disk.root / "a", Refusal(LOCAL_TROUBLE))
+        self.assertEqual((disk.messages("a"), len(disk.messages("b")), self.names(delivery)), ([], 1, ["a"]))
 
     def test_a_whole_delivery_refuses_for_all(self) -> None:
         disk = Disk(self.mktemp())
