@@ -146,7 +146,8 @@ def _told(reports: list[dict[str, Any]]) -> Iterator[str]:
     for each in reports:
         yield (
             f"{each['journal']}: {each['records']:,} records in {each['segments']:,} segments:"
-            f" {each['whole']:,} whole, {each['written']:,} written again, {each['expunged']:,} expunged, {each['torn']:,} never whole;"
+            f" {each['whole']:,} whole, {each['written']:,} written again,"
+            f" {each['expunged']:,} expunged, {each['torn']:,} never whole;"
             f" {each['removed']:,} torn files removed"
         )
         yield from _problems(each)

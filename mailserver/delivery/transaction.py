@@ -131,7 +131,10 @@ class EachRecipient:
             raise next(iter(refused.values()))
 
     def _withdraw(self, how: str) -> bool:
-        """By this method of the delivery, from mailboxes whose recipients do not get it in all of theirs.  Returns: is a recipient left?"""
+        """
+        By this method of the delivery, from mailboxes whose recipients do not get it in all of theirs.
+        Returns: is a recipient left?
+        """
         refused = self._inner.refused
         lacking = [(route, self._refusal(route)) for route in self._routes]
         wanted = {local.path for route, refusal in lacking if refusal is None for local in route}

@@ -36,6 +36,7 @@ from mailserver.durable.files import (
     mount_identity,
 )
 from mailserver.durable.journal import CHECKPOINT, Journal, JournalSettings
+from mailserver.durable.records import BLOCK
 from mailserver.durable.recovery import Place, Report, recover, rewrite
 from mailserver.durable.segments import InUse, Running
 
@@ -204,7 +205,7 @@ class Storage(Service):
                 directory=self._own,
                 root=settings.mail,
                 most=settings.segments,
-                size=settings.segment_size,
+                size=settings.segment_size // BLOCK * BLOCK,
                 body_limit=settings.body_limit,
                 mount=mount,
             ),

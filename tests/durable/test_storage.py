@@ -247,6 +247,14 @@ class StartTests(StorageCase):
         self.stop(running)
         self.assertEqual(self.messages(), {"1": b"text"})
 
+    def test_segments_are_whole_blocks_whatever_size_is_asked_for(self) -> None:
+        running = self.start(segment_size=SIZE + 100, body_limit=SIZE)
+        for number in range(20):
+            self.send(running, str(number), b"x" * 9000)
+        self.stop(running)
+        found = {path.stat().st_size for path in segments.segment_paths(self.data / "journal" / "1")}
+        self.assertEqual(found, {SIZE})
+
     def test_a_mail_directory_that_is_missing_is_told(self) -> None:
         self.mail.rename(self.data / "elsewhere")
         with self.assertRaises(StorageError) as raised:
