@@ -62,10 +62,12 @@ class JournalSettings:
 class _Record:
     """A creation that waits for its turn."""
 
-    __slots__ = ("blocks", "done", "octets", "placed")  # blocks: names and content by turns; octets: on the disk
+    # blocks: names and content by turns.  octets: on the disk.  losses: when its files were placed.
+    __slots__ = ("blocks", "done", "losses", "octets", "placed")
 
-    def __init__(self, placed: Placed, done: Done) -> None:
+    def __init__(self, placed: Placed, done: Done, losses: int) -> None:
         self.placed = placed
+        self.losses = losses
         self.done = done
         self.blocks: list[bytes] = []
         self.octets = 0
@@ -173,7 +175,7 @@ class Journal:
         if contents is None or placed.octets > self._settings.body_limit or not self._ready():
             self._commit_files(placed, done)
             return
-        record = _Record(placed, done)
+        record = _Record(placed, done, self._losses)
         try:
             for names, content in contents:
                 record.blocks += (names_of(names, self._root), content)
@@ -294,6 +296,7 @@ class Journal:
             taken += 1
         batch = self._waiting[:taken]
         del self._waiting[:taken]
+        segment.losses = min(segment.losses, *(record.losses for record in batch))
         if len(blocks) > MOST_BLOCKS:  # of a single creation, to very many
             blocks = [b"".join(blocks)]
         return batch, blocks, octets

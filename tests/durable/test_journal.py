@@ -378,6 +378,22 @@ class JournalTests(SynchronousTestCase):
         rewritten = [path for path, inode in inodes.items() if os.stat(disk.root / path).st_ino != inode]
         self.assertEqual((len(rewritten), disk.in_use()), (4, []))
 
+    def test_files_whose_pages_were_lost_before_their_record_was_written_are_written_again(self) -> None:
+        disk = self.disk(late=True)
+        self.ok(disk.fill("a", many=6))
+        waiting = disk.fill("b", many=1)  # its file is there, its record waits for a segment
+        disk.files.fail = {"syncfs"}
+        disk.late.work()
+        disk.files.fail = set()
+        disk.settle()
+        self.ok(waiting)
+        inodes = {path: os.stat(disk.root / path).st_ino for path in self.paths(disk)}
+        disk.clock.advance(CHECKPOINT)
+        while disk.late.jobs:
+            disk.late.work()
+        rewritten = [path for path, inode in inodes.items() if os.stat(disk.root / path).st_ino != inode]
+        self.assertIn("b", {path[0] for path in rewritten})
+
     def paths(self, disk: JournalDisk) -> list[str]:
         return [key.replace("/", "/new/") for key in disk.tree("new")]
 
