@@ -275,6 +275,7 @@ def tell(report: Report, directory: Path) -> None:
             whole=report.whole,
             written=report.written,
             expunged=report.expunged,
+            torn=report.torn,
             removed=report.removed,
         )
     for text in report.damaged + report.foreign:
