@@ -60,6 +60,7 @@ class RecordingFiles(Files):
         self.opened: dict[int, tuple[int, Path | None]] = {}  # descriptor -> inode, path of a directory
         self.inodes: dict[int, int] = {}  # st_ino, which is given again -> one that is not
         self.synced: set[int] = set()  # descriptors, while they are open
+        self.most_blocks = 0  # of one write_at
         self.short = False
         self.links: Callable[[str, str], int] = lambda source, target: 0
         self.devices: Callable[[int], int] = super().device
@@ -94,6 +95,7 @@ class RecordingFiles(Files):
 
     def write_at(self, descriptor: int, blocks: Sequence[bytes], offset: int) -> int:
         self._call("write_at")
+        self.most_blocks = max(self.most_blocks, len(blocks))
         data = b"".join(blocks)
         data = data[: len(data) // 2] if self.short else data
         written = super().write_at(descriptor, [data], offset)

@@ -167,6 +167,7 @@ class JournalTests(SynchronousTestCase):
         disk.settle()
         self.ok([result])
         self.assertEqual((disk.records(), len(disk.tree("new"))), (250, 250))
+        self.assertLessEqual(disk.files.most_blocks, 101)
 
     def patch_most_blocks(self, most: int) -> None:
         from mailserver.durable import journal
@@ -377,6 +378,11 @@ class JournalTests(SynchronousTestCase):
         disk.settle()  # the segment that was in use when they were lost, too
         rewritten = [path for path, inode in inodes.items() if os.stat(disk.root / path).st_ino != inode]
         self.assertEqual((len(rewritten), disk.in_use()), (4, []))
+        renamed = disk.files.calls.count("rename")
+        self.ok(disk.fill("c", many=1))  # what came after the loss is not touched
+        disk.clock.advance(CHECKPOINT)
+        disk.settle()
+        self.assertEqual((disk.in_use(), disk.files.calls.count("rename")), ([], renamed))
 
     def test_files_whose_pages_were_lost_before_their_record_was_written_are_written_again(self) -> None:
         disk = self.disk(late=True)

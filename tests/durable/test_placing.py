@@ -53,6 +53,13 @@ class PlaceTests(SynchronousTestCase):
         placed.undo()
         self.check_clean(disk)
 
+    def test_what_a_large_draft_still_has_in_memory_is_written_too(self) -> None:
+        for keep_open in (False, True):
+            disk = self.disk()
+            new = NewFile(disk.draft(b"x" * SMALL * 2, b"the ", b"rest"), (disk.place("a", "x"),))
+            self.place(disk, new, keep_open=keep_open).close()
+            self.assertEqual((disk.tree("new"), disk.files.opened), ({"a/x": b"x" * SMALL * 2 + b"the rest"}, {}))
+
     def test_starts_that_differ_are_files_of_their_own(self) -> None:
         disk = self.disk()
         draft = disk.draft(b"one:text")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,27 @@ class StartTests(StorageCase):
             stopped = each.stopService()
             self.settle()
             self.successResultOf(stopped)
+
+    def test_the_locks_of_journals_are_taken_by_one_process_at_a_time(self) -> None:
+        (self.data / "journal" / "7").mkdir(parents=True)
+        steps: list[str] = []
+        recovering, lock = segments.recovering, segments.lock
+
+        @contextlib.contextmanager
+        def watched(directory: Path) -> Iterator[None]:
+            with recovering(directory):
+                steps.append("begin")
+                yield
+                steps.append("end")
+
+        def locked(directory: Path, files: Files) -> int:
+            steps.append(directory.name)
+            return lock(directory, files)
+
+        self.patch(segments, "recovering", watched)
+        self.patch(segments, "lock", locked)
+        self.stop(self.start())
+        self.assertEqual(steps, ["begin", "1", "7", "end"])
 
     def test_one_journal_that_cannot_be_recovered_keeps_nobody_from_starting(self) -> None:
         (self.data / "journal" / "7").mkdir(parents=True)
