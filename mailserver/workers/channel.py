@@ -92,7 +92,11 @@ class Brief:
 
 
 def _bound(descriptor: int, family: int, host: str, port: int, path: str) -> BoundSocket:
-    return BoundSocket(socket.socket(fileno=descriptor), family, host, port, path)
+    opened = socket.socket(fileno=descriptor)
+    # It is so already; but Python's object does not know it, and its duplicates would make it blocking for all the
+    # processes that share it: a sibling that is just about to accept would then wait for the next client.
+    opened.setblocking(False)
+    return BoundSocket(opened, family, host, port, path)
 
 
 def numbered(sockets: Mapping[str, Sequence[BoundSocket]]) -> tuple[dict[str, list[Any]], dict[int, int]]:

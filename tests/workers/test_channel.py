@@ -34,6 +34,21 @@ from mailserver.workers.channel import (
 )
 
 
+class SharedSocketTests(SynchronousTestCase):
+    def test_a_socket_that_siblings_share_is_never_made_blocking_not_even_by_its_duplicate(self) -> None:
+        siblings = socket.socket()
+        self.addCleanup(siblings.close)
+        siblings.bind(("127.0.0.1", 0))
+        siblings.listen()
+        siblings.setblocking(False)
+        bound = channel._bound(os.dup(siblings.fileno()), socket.AF_INET, "127.0.0.1", 0, "")
+        self.addCleanup(bound.close)
+        duplicate = bound.socket.dup()
+        self.addCleanup(duplicate.close)
+        self.assertFalse(os.get_blocking(siblings.fileno()))
+        self.assertRaises(BlockingIOError, siblings.accept)
+
+
 class LinesTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=100)
     @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())), st.integers(1, 50))
