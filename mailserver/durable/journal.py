@@ -115,6 +115,7 @@ class Journal:
         self._timers: list[IDelayedCall] = []
         self._syncing = False
         self._making = False
+        self._resting = False  # the last try to make a segment failed a moment ago
         self._checkpointing = False
         self._broken = False  # no segment can be made, or freed: the disk is at fault
         self._losses = 0  # how often the kernel has told that it lost pages
@@ -338,7 +339,7 @@ class Journal:
     # -- segments --------------------------------------------------------------------------------------------------
 
     def _make_segment(self) -> None:
-        if self._making or self._count >= self._settings.most:
+        if self._making or self._resting or self._count >= self._settings.most:
             return
         self._making = True
         self._count += 1
@@ -355,16 +356,29 @@ class Journal:
         self._making = False
         if isinstance(result, Failure):
             self._count -= 1
-            self._broken = not self._free and self._current is None and not self._full
+            self._broken = self._broken or (not self._free and self._current is None and not self._full)
             _log.error(
-                "{path}: no journal segment can be made: {error}", path=str(path), error=result.getErrorMessage()
+                "{path}: no journal segment can be made, tried again in {seconds:g} s: {error}",
+                event="journal-failed",
+                path=str(path),
+                seconds=AGAIN,
+                error=result.getErrorMessage(),
             )
+            # Each try writes a whole segment: not with every message.
+            self._resting = True
+            if self._stopped is None:
+                self._later(AGAIN, self._rested)
         else:
             self._broken = False
             header = segments.in_use_header(0, b"", 0.0)
             self._free.append(Segment(path, self._settings.size, result, header))
         self._write()
         self._end_if_idle()
+
+    def _rested(self) -> None:
+        self._resting = False
+        if not self._free:
+            self._make_segment()
 
     def _retire_current(self) -> None:
         """Write no more to the current segment; the next checkpoint frees it."""

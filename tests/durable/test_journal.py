@@ -325,6 +325,22 @@ class JournalTests(SynchronousTestCase):
         self.ok(disk.fill(many=1))
         self.assertEqual(disk.records(), 1)
 
+    def test_a_disk_that_can_make_no_segment_is_not_asked_at_every_message(self) -> None:
+        disk = self.disk(ready=1, most=8)
+        disk.files.fail = {"fsync"}  # that of a new segment; files go into the journal
+        self.ok(disk.fill(many=6))
+        disk.settle()
+        tried = disk.files.calls.count("fsync")
+        self.assertLessEqual(tried, 1)
+        disk.clock.advance(AGAIN / 2)
+        self.ok(disk.fill(many=2))
+        self.assertEqual(disk.files.calls.count("fsync"), tried)
+        disk.files.fail = set()
+        disk.clock.advance(AGAIN / 2)
+        disk.settle()
+        self.ok(disk.fill(many=1))
+        self.assertGreater(len(disk.segment_paths()), 1)
+
     def test_a_file_that_a_reader_has_moved_before_it_could_be_synced_is_refused(self) -> None:
         disk = self.disk(ready=0, late=True)
         disk.journal._ready = lambda: False
