@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from mailserver import reply as replies
@@ -48,7 +47,8 @@ class Conversation(ABC):
         self._input = bytearray()
         self._searched = 0
         self._output: list[bytes] = []
-        self._events: deque[Event] = deque([events.Connected()])
+        # A list: it holds one event or two, and an empty deque takes 700 octets of each idle connection.
+        self._events: list[Event] = [events.Connected()]
         self._on_answer: Callable[[Answer], None] = self._greet
         self._extended = False
         self._first_line = True
@@ -69,7 +69,7 @@ class Conversation(ABC):
         while not self._events:
             if self.waits_for_answer or not self._advance():
                 return None
-        return self._events.popleft()
+        return self._events.pop(0)
 
     def answer(self, answer: Answer) -> None:
         """Answer the open question.  Raises RuntimeError when there is none: a mistake of ours, not of a peer's."""

@@ -9,7 +9,7 @@ RFC 5321 4.5.3.2 (time-outs); limits: mailserver/limits.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -35,16 +35,27 @@ class TimedServer(AvatarServer):
     _peer_reads = True
     _handshaking = False
     _text_started = _text_waited = 0.0
-    _text_timed = False
-    _timed_for = ""
-    _spoke = False
-    _command_since = 0.0
-    #: When the time is over; None: nothing is waited for.
-    _deadline: float | None = None
-    #: Is that only the earliest that it may be?
-    _rough = False
-    _timer: IDelayedCall | None = None
-    _timer_at = 0.0
+    __slots__ = (
+        "_command_since",
+        "_deadline",
+        "_rough",
+        "_spoke",
+        "_text_timed",
+        "_timed_for",
+        "_timer",
+        "_timer_at",
+    )
+
+    def __init__(self, chal: Mapping[bytes, Any] | None = None, contextFactory: Any = None) -> None:
+        super().__init__(chal, contextFactory)
+        self._text_timed = self._spoke = False
+        self._timed_for = ""
+        self._command_since = self._timer_at = 0.0
+        #: When the time is over; None: nothing is waited for.
+        self._deadline: float | None = None
+        #: Is that only the earliest that it may be?
+        self._rough = False
+        self._timer: IDelayedCall | None = None
 
     def timeoutConnection(self) -> None:
         """The time for what `_timed_for` says is over."""
