@@ -28,8 +28,8 @@ auth_failures = 100
 """
 
 
-#: The connection lives: a mailer may have recipients that were accepted, and other things to do.
-TOO_FAST_MAIL, TOO_FAST_RCPT = 451, 450
+#: The reply ends the connection and tells the reason; a mailer comes again later.
+TOO_FAST = 421
 
 
 class SwaksTests(ServerTestCase):
@@ -138,7 +138,7 @@ class LimitsTests(ServerTestCase):
         for _ in range(3):
             client.sendmail(SENDER, [ANNA], TEXT)
         code, text = client.docmd(f"MAIL FROM:<{SENDER}>")
-        self.assertEqual((code, text[:5]), (TOO_FAST_MAIL, b"4.7.1"))
+        self.assertEqual((code, text[:5]), (TOO_FAST, b"4.7.0"))
         other = self.proxied(server, "192.0.2.2")
         other.sendmail(SENDER, [ANNA], TEXT)
         self.assertEqual(len(server.messages(ANNA)), 4)
@@ -149,7 +149,7 @@ class LimitsTests(ServerTestCase):
         client.ehlo()
         client.mail(SENDER)
         names = [ANNA, "nobody@example.org", ANNA, "bob@example.org", ANNA]
-        self.assertEqual([client.rcpt(name)[0] for name in names], [250, 550, 250, 250, TOO_FAST_RCPT])
+        self.assertEqual([client.rcpt(name)[0] for name in names], [250, 550, 250, 250, TOO_FAST])
 
     def test_xclient_is_limited_as_the_client_that_it_names(self) -> None:
         server = self.server(messages_per_minute=2)
@@ -159,7 +159,7 @@ class LimitsTests(ServerTestCase):
                 self.assertEqual(client.docmd(f"XCLIENT ADDR={address}")[0], 220)
                 client.ehlo()
                 codes.append(client.mail(SENDER)[0])
-        self.assertEqual(codes, [250, 250, TOO_FAST_MAIL, 250])
+        self.assertEqual(codes, [250, 250, TOO_FAST, 250])
 
     def test_failed_logins_per_minute(self) -> None:
         server = self.server(auth_failures_per_minute=3)
