@@ -79,7 +79,7 @@ class LeanConnection:
         self._queue = bytearray()
         self._reading = True
         self._writing = self._read_over = False
-        self._half_closing = self._half_closed = False
+        self._half_closing = self._half_closed = self._lingers = False
         self._mask = _IN
         self._no_delay = self._keep_alive = True
         self.protocol = protocol
@@ -167,6 +167,9 @@ class LeanConnection:
         self._poller.reactor.callLater(0, self.ready, _IN)
 
     def _read(self) -> None:
+        if self._lingers:
+            self._discard()
+            return
         if self._creator is not None and (self._plain or not self._shake_hands()):
             return
         while True:
@@ -305,8 +308,31 @@ class LeanConnection:
         self.fail(Failure(ConnectionAborted()))
 
     def _say_goodbye(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+            if not self._read_over:
+                # Whoever speaks TLS answers our close_notify, and would be reset for it, or killed by SIGPIPE, if
+                # nobody were there any more.  The protocol's own time for the end is the bound for this.
+                self._lingers = self._reading = self._half_closed = True
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_WR)
+                self._watch()
+                return
+        self.fail(_DONE)
+
+    def _discard(self) -> None:
+        """What comes behind our goodbye; its end is the end."""
+        try:
+            for _ in range(4):
+                if not self._socket.recv(READ_SIZE):
+                    break
+            else:
+                return  # there is more; the others come first
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # reset by the peer: over as well
         self.fail(_DONE)
 
     def _start_writing(self) -> None:

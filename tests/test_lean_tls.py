@@ -424,7 +424,37 @@ class EndTests(TLSTestCase):
             connection.loseConnection()
             self.assertEqual(client.take(len(BIG) + 1), BIG)  # an end without close_notify would raise
             self.rounds()
+            self.assertEqual(protocol.calls, ["made", "shaken"])
+            self.goodbye(client)
             self.assertEqual(protocol.calls, ["made", "shaken", ("lost", ConnectionDone)])
+
+    def goodbye(self, client: Client) -> None:
+        """The client closes its side too."""
+        client.tls.close()
+        self.rounds()
+
+    def test_what_the_client_says_behind_our_goodbye_meets_nobody_and_no_reset(self) -> None:
+        for creator in self.creators():
+            protocol, connection, client = self.secured(creator)
+            connection.write(b"221 bye")
+            connection.loseConnection()
+            self.rounds()
+            for _ in range(20):
+                client.tls.send(b"x" * 16384)
+                self.rounds()
+            self.assertEqual(client.take(100), b"221 bye")
+            self.assertEqual(protocol.calls, ["made", "shaken"])
+            connection.write(b"nothing more")
+            self.goodbye(client)
+            self.assertEqual(protocol.calls, ["made", "shaken", ("lost", ConnectionDone)])
+
+    def test_who_does_not_close_its_side_can_be_cut(self) -> None:
+        protocol, connection, _ = self.secured()
+        connection.loseConnection()
+        self.rounds()
+        connection.abortConnection()
+        self.rounds()
+        self.assertEqual(protocol.calls, ["made", "shaken", ("lost", ConnectionAborted)])
 
     def test_a_client_that_says_goodbye_behind_its_question_gets_its_answer(self) -> None:
         for creator in self.creators():
@@ -481,7 +511,7 @@ class EndTests(TLSTestCase):
         connection.write(b"421 later")
         connection.loseConnection()
         self.assertEqual(client.shake().take(100), b"421 later")
-        self.rounds()
+        self.goodbye(client)
         self.assertEqual(protocol.calls, ["made", "shaken", ("lost", ConnectionDone)])
 
     def test_closing_before_the_plain_text_is_out_sends_it(self) -> None:
@@ -507,6 +537,7 @@ class EndTests(TLSTestCase):
         with mock.patch.object(TLSRecorder, "handshakeCompleted", lambda _: connection.loseConnection()):
             client.shake()
         self.assertEqual(client.take(1), b"")
+        self.goodbye(client)
         self.assertEqual(protocol.calls, ["made", ("lost", ConnectionDone)])
 
     def test_when_it_is_over_openssl_does_not_touch_the_number_of_the_descriptor(self) -> None:
