@@ -46,7 +46,7 @@ class LineEndings:
             return self._as_it_is(block)
         if block.endswith(b"\r"):
             block, self._held = block[:-1], b"\r"
-        converted = to_lf(block)
+        converted = b"\n".join(block.split(b"\r\n"))  # quicker than `to_lf` where there are many lines
         if b"\r" in converted or converted.count(b"\n") != len(block) - len(converted):
             block, self._held = block + self._held, b""
             return self._keep(block)

@@ -119,7 +119,9 @@ class TextReceiver(Receiver):
     def receive(self, chunk: bytes) -> tuple[bytes, bytes | None]:
         """See `Receiver`: the end is CRLF "." CRLF."""
         data = self._held + chunk
-        end = data.find(_END)
+        # One look for both, the end and stuffed dots: nearly no block has either.
+        dot = data.find(b"\r\n.")
+        end = data.find(_END, dot) if dot >= 0 else -1
         rest: bytes | None
         if end >= 0:
             text, rest, self._held = data[: end + 2], data[end + 5 :], b""
@@ -128,7 +130,8 @@ class TextReceiver(Receiver):
             cut = len(data) - keep
             text, rest, self._held = data[:cut], None, data[cut:]
         # RFC 5321 4.5.2: the first dot of a line goes.  No line is split here: a held CRLF stays with what follows.
-        text = text.replace(b"\r\n.", b"\r\n")
+        if dot >= 0:
+            text = text.replace(b"\r\n.", b"\r\n")
         if self._skip and text:
             text, self._skip = text[2:], 0
         return self._check(text), rest
