@@ -329,6 +329,18 @@ class RoundTests(PortTestCase):
             self.poller.doRead()
         self.assertEqual(sum(b"x" in each.calls for each in self.factory.made), 6)
 
+    def test_a_round_that_takes_long_ends_and_all_get_their_turn(self) -> None:
+        self.patch(lean, "ROUND", -1.0)
+        ends = []
+        for _ in range(5):
+            protocol = Recorder()
+            _, theirs = self.pair(protocol)
+            theirs.sendall(b"hello")
+            ends.append(protocol)
+        for served in range(1, 6):
+            self.rounds(1)
+            self.assertEqual(sum(b"hello" in protocol.calls for protocol in ends), served)
+
     def test_one_that_ends_another_in_the_same_round_is_no_trouble(self) -> None:
         self.listen()
         clients = self.connected(2)
