@@ -105,6 +105,15 @@ class Envelope:
         )
 
 
+class CleanText(bytes):
+    """
+    A block of a message's text in which every CR and LF is that of a CRLF, and that does not end between the two.
+    Whoever has checked that says so by this type, and nobody has to look again.  What is cut from it is plain bytes.
+    """
+
+    __slots__ = ()
+
+
 def with_protocol(*, extended: bool, tls: bool, authenticated: bool, utf8: bool, lmtp: bool = False) -> str:
     """
     The `with` value of a Received field: RFC 3848 (SMTP, ESMTP, ESMTPS, ESMTPA, ESMTPSA, LMTP...), and RFC 6531 4.3

@@ -11,6 +11,8 @@ RFC 5321 2.3.8 (a line ends in CRLF and nothing else).
 
 from __future__ import annotations
 
+from mailserver.envelope import CleanText
+
 
 def to_lf(block: bytes) -> bytes:
     """CRLF -> LF."""
@@ -40,6 +42,11 @@ class LineEndings:
 
     def feed(self, block: bytes) -> bytes:
         """The next octets for the file."""
+        if type(block) is CleanText and not self._held and not self.crlf:
+            converted = block.translate(None, b"\r")
+            self.virtual += len(block)
+            self.stored += len(converted)
+            return converted
         if self._held:
             block, self._held = self._held + block, b""
         if self.crlf:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.envelope import CleanText
 from mailserver.maildir.lines import LineEndings, to_crlf, to_lf
 
 TABLE = [
@@ -80,3 +81,25 @@ class LineEndingsTests(SynchronousTestCase):
         disk, lines = converted([sent])
         self.assertEqual((disk, lines.crlf), (to_lf(sent), False))
         self.assertNotIn(b"\r", disk)
+
+
+class CleanTests(SynchronousTestCase):
+    """Text of which somebody has said that it is clean."""
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.lists(st.tuples(st.lists(st.sampled_from([b"a", b"\r\n", b".", b"bc"])), st.booleans())), st.booleans())
+    def test_it_is_stored_as_if_it_had_been_looked_at(
+        self, blocks: list[tuple[list[bytes], bool]], crlf: bool
+    ) -> None:
+        texts = [b"".join(pieces) for pieces, _ in blocks]
+        marked = [CleanText(text) if clean else text for text, (_, clean) in zip(texts, blocks, strict=True)]
+        plain, looked = converted(texts, crlf=crlf)
+        quick, believed = converted(marked, crlf=crlf)
+        self.assertEqual(quick, plain)
+        self.assertEqual((believed.stored, believed.virtual), (looked.stored, looked.virtual))
+
+    def test_behind_a_block_that_was_not_clean_it_is_kept_as_that_was(self) -> None:
+        disk, lines = converted([b"a\r\nbare \n lf\r\n", CleanText(b"b\r\n")])
+        self.assertEqual((disk, lines.crlf), (b"a\r\nbare \n lf\r\nb\r\n", True))
+        disk, _ = converted([b"a\r\nb\r", b"\n", CleanText(b"c\r\n")])
+        self.assertEqual(disk, b"a\nb\nc\n")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.envelope import CleanText
 from mailserver.limits import Limits
 from mailserver.reply import BARE_NEWLINE, DISK_FULL, HEADER_TOO_BIG, MAIL_LOOP, MESSAGE_TOO_BIG
-from mailserver.smtp.data import BareNewlines, HeaderWatch, TextReceiver
+from mailserver.smtp.data import BareNewlines, ChunkReceiver, HeaderWatch, TextReceiver
 
 quick = settings(deadline=None, max_examples=200)
 PIECES = st.sampled_from(
@@ -108,6 +110,25 @@ class PolicyTests(SynchronousTestCase):
         text = receive([b"".join(pieces) + b"\r\n.\r\n"], policy)[0]
         self.assertEqual(text.count(b"\r"), text.count(b"\r\n"))
         self.assertEqual(text.count(b"\n"), text.count(b"\r\n"))
+
+
+class CleanTests(SynchronousTestCase):
+    @quick
+    @given(st.lists(PIECES, max_size=30), st.sampled_from(POLICIES), st.booleans())
+    def test_a_block_that_is_called_clean_is_clean_by_itself(
+        self, pieces: list[bytes], policy: BareNewlines, chunked: bool
+    ) -> None:
+        receiver: Any = TextReceiver(Limits(), policy)
+        if chunked:
+            receiver = ChunkReceiver(Limits(), policy, binary=False)
+            receiver.begin(sum(map(len, pieces)), last=True)
+        for piece in pieces:
+            block, rest = receiver.receive(piece)
+            if isinstance(block, CleanText):
+                self.assertEqual(re.sub(rb"\r\n", b"", block).translate(None, b"\r\n"), re.sub(rb"\r\n", b"", block))
+                self.assertNotEqual(policy, "ignore")
+            if rest is not None:
+                break
 
 
 class FailureTests(SynchronousTestCase):
