@@ -82,8 +82,8 @@ class Receiver(ABC):
         return text if self.failure is None else b""
 
     def _newlines(self, text: bytes) -> bytes:
-        # A pattern that begins with a letter is quick, and so is counting one letter; one that looks back takes 40 times
-        # as long.  Nearly every block is clean: no CR without its LF, and as many of each.
+        # A pattern that begins with a letter is quick, and so is counting one letter; one that looks back takes 40
+        # times as long.  Nearly every block is clean: no CR without its LF, and as many of each.
         if _BARE_CR.search(text) is None and text.count(b"\r") == text.count(b"\n"):
             return text
         if self._bare_newlines == "reject":
