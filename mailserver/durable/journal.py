@@ -426,14 +426,14 @@ class Journal:
         for segment in full:
             if segment.losses != losses:
                 # Also when this is tried again: the next syncfs may succeed, as the kernel has told it once.
-                segments.mark_suspect(segment.descriptor, segment.header, self._files)
+                segments.mark_suspect(segment.path, segment.header, self._files)
                 self._rewrite(segment.path)
                 segment.losses = losses
         for segment in full:
             if segment.failed:
                 segments.remove(segment, self._files)
             else:
-                segments.mark_free(segment.descriptor, segment.header, self._files)
+                segments.mark_free(segment.path, segment.header, self._files)
 
     def _checked(self, result: Any, done: Sequence[Segment]) -> None:
         self._checkpointing = False

@@ -178,11 +178,7 @@ def _free(ready: Sequence[_Restored], place: Place, report: Report) -> None:
                 # The next start must not bring back what a reader deletes until then.
                 segments.forget(segment.path, segment.done, place.files)
                 continue
-            descriptor = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                segments.mark_free(descriptor, segment.header, place.files)
-            finally:
-                os.close(descriptor)
+            segments.mark_free(segment.path, segment.header, place.files)
     except OSError as error:
         report.failed.append(f"{place.root}: {error}")
 

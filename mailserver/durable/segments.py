@@ -156,13 +156,22 @@ def note_running(descriptor: int, running: Running) -> None:
     first = os.pread(descriptor, _RUNNING.size, 0) in (b"", _STOPPED)
     os.pwrite(descriptor, _RUNNING.pack(running.mount, running.alive), 0)
     if first:
-        os.fsync(descriptor)
+        _sync_lock(descriptor)
 
 
 def note_stopped(descriptor: int) -> None:
     """Everything is durable, and we stop.  Raises OSError."""
     os.pwrite(descriptor, _STOPPED, 0)
-    os.fsync(descriptor)
+    _sync_lock(descriptor)
+
+
+def _sync_lock(descriptor: int) -> None:
+    # By a descriptor of its own, as the one that holds the lock stays: after a failed sync the next one says yes.
+    other = os.open(f"/dev/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(other)
+    finally:
+        os.close(other)
 
 
 def segment_paths(directory: Path) -> list[Path]:
@@ -210,17 +219,25 @@ def make(path: Path, size: int, files: Files) -> int:
     return descriptor
 
 
-def mark_free(descriptor: int, header: Header, files: Files) -> None:
+def mark_free(path: Path, header: Header, files: Files) -> None:
     """All that its records hold is durable in the files themselves.  Blocks.  Raises OSError."""
-    free = Header(False, header.mark, header.sequence, header.mount, header.since)
-    files.write_at(descriptor, [encode_header(free)], 0)
-    files.fdatasync(descriptor)
+    _mark(path, Header(False, header.mark, header.sequence, header.mount, header.since), files)
 
 
-def mark_suspect(descriptor: int, header: Header, files: Files) -> None:
+def mark_suspect(path: Path, header: Header, files: Files) -> None:
     """The kernel has lost pages of the files: whoever recovers this must not believe what it reads there.  Blocks."""
-    files.write_at(descriptor, [encode_header(replace(header, mount=SUSPECT))], 0)
-    files.fdatasync(descriptor)
+    _mark(path, replace(header, mount=SUSPECT), files)
+
+
+def _mark(path: Path, header: Header, files: Files) -> None:
+    # By a descriptor of its own: one whose sync has failed is never synced again.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        files.write_at(descriptor, [encode_header(header)], 0)
+        files.fdatasync(descriptor)
+    finally:
+        with contextlib.suppress(OSError):  # what is synced is synced
+            files.close(descriptor)
 
 
 def forget(path: Path, places: Sequence[int], files: Files) -> None:
@@ -231,7 +248,8 @@ def forget(path: Path, places: Sequence[int], files: Files) -> None:
             files.write_at(descriptor, [bytes(MARK_SIZE)], place)
         files.fdatasync(descriptor)
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # what is synced is synced
+            files.close(descriptor)
 
 
 def remove(segment: Segment, files: Files) -> None:
@@ -240,7 +258,7 @@ def remove(segment: Segment, files: Files) -> None:
     Raises OSError.
     """
     with contextlib.suppress(OSError):
-        mark_free(segment.descriptor, segment.header, files)
+        mark_free(segment.path, segment.header, files)
     with contextlib.suppress(FileNotFoundError):
         files.unlink(segment.path)
     sync_directory(segment.path.parent, files)

@@ -60,6 +60,7 @@ class RecordingFiles(Files):
         self.opened: dict[int, tuple[int, Path | None]] = {}  # descriptor -> inode, path of a directory
         self.inodes: dict[int, int] = {}  # st_ino, which is given again -> one that is not
         self.synced: set[int] = set()  # descriptors, while they are open
+        self.unsynced: set[int] = set()  # on which a sync has failed, while they are open
         self.most_blocks = 0  # of one write_at
         self.short = False
         self.links: Callable[[str, str], int] = lambda source, target: 0
@@ -117,7 +118,10 @@ class RecordingFiles(Files):
         self.operations.append(Sync(*self.opened.get(descriptor, (0, None))))
 
     def fdatasync(self, descriptor: int) -> None:
+        assert descriptor not in self.unsynced, "fdatasync on a descriptor on which it has failed"
+        self.unsynced.add(descriptor)
         self._call("fdatasync")
+        self.unsynced.discard(descriptor)
         self.operations.append(Sync(self.inodes.get(os.fstat(descriptor).st_ino, 0), None))
 
     def syncfs(self, descriptor: int) -> None:
@@ -127,6 +131,7 @@ class RecordingFiles(Files):
     def close(self, descriptor: int) -> None:
         self.opened.pop(descriptor, None)
         self.synced.discard(descriptor)
+        self.unsynced.discard(descriptor)
         super().close(descriptor)  # also when an error is told
         self._call("close")
 

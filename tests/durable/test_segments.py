@@ -65,11 +65,11 @@ class SegmentsTests(SynchronousTestCase):
         self.assertEqual(segments.read(self.path, contents=False).found, ())
         segments.forget(self.path, [BLOCK], FILES)
         self.assertEqual(segments.read(self.path).found, ())
-        segments.mark_suspect(descriptor, header, FILES)
+        segments.mark_suspect(self.path, header, FILES)
         suspect = segments.read(self.path).header
         assert suspect is not None
         self.assertEqual((suspect.in_use, suspect.mount, suspect.mark), (True, segments.SUSPECT, header.mark))
-        segments.mark_free(descriptor, header, FILES)
+        segments.mark_free(self.path, header, FILES)
         free = segments.read(self.path).header
         assert free is not None
         self.assertEqual((free.in_use, free.sequence, free.since), (False, 3, 5.0))
