@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench import rounds
 from bench.load import Load
 from bench.peers import Aiosmtpd, Postfix
 from bench.rounds import await_files, check_sizes, count_files, files_of, messages_for, rounds_that_fit, turn
@@ -48,8 +50,14 @@ class RoundsTests(SynchronousTestCase):
         self.assertEqual(files_of(Postfix(), load), 70)
         self.assertEqual(files_of(Aiosmtpd(Path()), load), 7)
 
-    def test_it_does_not_wait_for_what_is_there(self) -> None:
+    def test_it_does_not_wait_for_what_is_there_and_not_for_ever_for_what_is_not(self) -> None:
+        waits: list[float] = []
+        self.patch(time, "sleep", waits.append)
         await_files([self.folder(1, 1)], 2, 0.0)
+        self.assertEqual(waits, [])
+        self.patch(rounds, "_PATIENCE", -1.0)
+        error = self.assertRaises(BenchError, await_files, [self.folder(1, 1)], 3, 0.0)
+        self.assertIn("3 files must be there, 2 are", str(error))
 
     def test_a_message_that_is_cut_is_none(self) -> None:
         check_sizes([self.folder(4096, 4000)], 2, 4096)
