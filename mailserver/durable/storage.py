@@ -91,7 +91,6 @@ class Storage(Service):
         self._around = around
         self._own = settings.data_dir / DIRECTORY / str(settings.worker)
         self._lock = -1
-        self._syncer: Syncer | None = None
         self._alive = LoopingCall(self._note)
         self._alive.clock = around.reactor
         self.durable = Durable(
