@@ -82,7 +82,12 @@ class Field:
 
 
 def _unfold(octets: bytes) -> bytes:
-    body = octets[octets.index(b":") + 1 :].strip(b" \t\r\n")
+    return unfold(octets[octets.index(b":") + 1 :])
+
+
+def unfold(body: bytes) -> bytes:
+    """What stands behind the colon, on one line, without the blanks around it (RFC 5322 2.2.3)."""
+    body = body.strip(b" \t\r\n")
     return _FOLD.sub(b"", body) if b"\n" in body else body
 
 

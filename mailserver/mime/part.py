@@ -231,7 +231,7 @@ class Part:
             extent = self.extent
             assert extent is not None
             octets = extent.blocks(size)
-            plain = extent.opaque or self.is_multipart or is_plain(self.encoding or "")
+            plain = extent.verbatim or self.is_multipart or is_plain(self.encoding or "")
             yield from octets if plain else decode_blocks(octets, self.encoding or "")
         elif callable(content):
             with content() as file:
@@ -328,7 +328,7 @@ class Part:
             if extent is None:
                 continue
             found += examine(extent, leaf=not part.parts)
-            if whole is not None and extent.source is whole.source and (extent.opaque or part.encoding == "binary"):
+            if whole is not None and extent.source is whole.source and (extent.verbatim or part.encoding == "binary"):
                 binary.append((extent.body, extent.end))
         if whole is not None and whole.whole and whole.start == 0 and whole.source.anchor is None:
             found += find_bare_newlines(whole.source, binary)
