@@ -3,9 +3,9 @@ From octets to a tree of parts: where each part begins and ends, and nothing mor
 
 In: a mail, in memory or in a file.  Out: its root `Part`.  Failures: none for bad mail; with `strict`, MimeError.
 
-One pass over the octets.  Lines that begin with "--" are looked up in a dict of the boundaries that are open, as whole
-lines: a boundary that is the beginning of another is no matter, and the depth costs nothing.  Headers are only searched
-for Content-Type; all else is read when it is asked for.
+One pass over the octets.  Lines that begin with "--" are looked up in a dict of the boundaries that are open, as
+whole lines: a boundary that is the beginning of another is no matter, and the depth costs nothing.  Headers are only
+searched for Content-Type; all else is read when it is asked for.
 
 RFC 2046 5.1 (multipart), 5.2.1 (message/rfc822); limits against bombs are `MimeLimits`.
 What is read though it is against them is in docs/mime.md.
@@ -19,7 +19,7 @@ from typing import BinaryIO
 from mailserver.mime.extents import Extent, read_encoding
 from mailserver.mime.headers import FIELD, SECTION, blank_line, unfold
 from mailserver.mime.parameters import MESSAGE, PLAIN_TEXT, ContentType, parse_content_type
-from mailserver.mime.part import MESSAGE_TYPES, Part
+from mailserver.mime.part import MESSAGE_TYPES, Part, ReadPart
 from mailserver.mime.source import File, Memory, Source
 from mailserver.mime.transfer import is_plain
 from mailserver.mime.values import MimeError, MimeLimits
@@ -66,11 +66,7 @@ def decode(
     strict: raise MimeError for the first defect, with its kind, octet and line.
     Never raises for what a mail may hold otherwise: `defects` of the part has what was wrong.
     """
-    octets: Source
-    if isinstance(source, bytes | bytearray | memoryview):
-        octets = Memory(bytes(source))
-    else:
-        octets = File(source)
+    octets: Source = Memory(bytes(source)) if isinstance(source, bytes | bytearray | memoryview) else File(source)
     root = _Work(limits).read(octets)
     if strict and (defects := root.defects):
         first = defects[0]
@@ -88,8 +84,10 @@ def _count_lines(source: Source, end: int) -> int:
 
 class _Level:
     """
-    A part that has no end yet.  names: its boundaries, each with the level that it had meant before.  delimited: did a
-    part begin in it, or the multipart end?  guessing: has it no boundary, so that one is looked for?
+    A part that has no end yet.
+
+    names: its boundaries, each with the level that it had meant before.  delimited: did a part begin in it, or the
+    multipart end?  guessing: has it no boundary, so that one is looked for?
     """
 
     __slots__ = ("delimited", "guessing", "names", "part")
@@ -243,7 +241,7 @@ class _Pass:
                 self._boundaries[boundary] = shadowed
 
     def _delimit(self, number: int, offset: int, after: int, *, last: bool) -> None:
-        """A delimiter at `offset` of the level `number`: it ends what is open there, and begins a part or ends all."""
+        """A delimiter at `offset`, of the level `number`: what is open there ends; a part begins, or none."""
         level = self._levels[number]
         if len(self._levels) == number + 2 and _extent(self._levels[-1].part).start == offset:
             # Two delimiters, and nothing between them: not even a header that is empty.
@@ -281,28 +279,38 @@ class _Pass:
         if any(block.strip() for block in extent.blocks(65536)):
             inner = Extent(extent.source, extent.body, extent.body, PLAIN_TEXT)
             inner.end = extent.end
-            part.parts.append(Part.at(inner))
+            part.parts.append(ReadPart(inner))
             self._work.count += 1
 
     # -- the beginning of a part -----------------------------------------------------------------------------------
 
     def _open(self, start: int, default: ContentType, *, whole: bool = False) -> Part:
         """
-        A part that begins at `start` with its header section.  Is it a message, the mail in it is opened too.
+        A part that begins at `start` with its header section, and what begins in it without a delimiter.
 
         default: its type if it says none.  whole: is it a mail?
         """
-        first: Part | None = None
-        while True:
-            part = self._open_one(start, default, whole=whole)
-            if first is None:
-                first = part
-            else:
-                self._levels[-2].part.parts.append(part)
-            extent = _extent(part)
-            if part.content_type not in MESSAGE_TYPES or extent.verbatim or not self._may_hold(extent):
-                return first
-            start, default, whole = self._message_start(extent), PLAIN_TEXT, True
+        first = part = self._open_one(start, default, whole=whole)
+        while (begins := self._find_inner(part)) is not None:
+            inner = self._open_one(begins, PLAIN_TEXT, whole=not part.is_multipart)
+            part.parts.append(inner)
+            part = inner
+        return first
+
+    def _find_inner(self, part: Part) -> int | None:
+        """Where another part begins in one that was just opened, before any delimiter."""
+        extent = _extent(part)
+        if part.content_type in MESSAGE_TYPES and not extent.verbatim and self._may_hold(part):
+            return self._message_start(extent)
+        if not part.is_multipart:
+            return None
+        # The fields of a part where a delimiter should be.
+        field = _CONTENT_FIELD.match(self._source.lines(extent.body, extent.body + 256))
+        if field is None:
+            return None
+        self._levels[-1].delimited = True
+        extent.add_defect(NO_START, extent.body, "a multipart without its first delimiter")
+        return extent.body + len(field[0]) - len(field[0].lstrip())
 
     def _open_one(self, start: int, default: ContentType, *, whole: bool) -> Part:
         body, section, problem = self._read_header(start)
@@ -331,11 +339,16 @@ class _Pass:
                 self._make_opaque(extent, TOO_DEEP, f"more than {self._limits.depth} levels of parts")
             elif boundary is not None and len(boundary) > self._limits.boundary:
                 self._make_opaque(extent, BOUNDARY_TOO_LONG, f"a boundary of {len(boundary)} octets")
-        part = Part.at(extent)
+        part = ReadPart(extent)
         level = _Level(part)
         self._levels.append(level)
-        if part.is_multipart:
-            self._open_multipart(level, extent, boundary)
+        if not part.is_multipart:
+            return part
+        if boundary is None:
+            extent.add_defect(NO_BOUNDARY, extent.start, "a multipart that does not say its boundary")
+            level.guessing = True
+        else:
+            self._declare(boundary)
         return part
 
     def _make_opaque(self, extent: Extent, kind: str, detail: str) -> None:
@@ -343,22 +356,9 @@ class _Pass:
         extent.type = _OPAQUE
         extent.verbatim = True
 
-    def _open_multipart(self, level: _Level, extent: Extent, boundary: bytes | None) -> None:
-        if boundary is None:
-            extent.add_defect(NO_BOUNDARY, extent.start, "a multipart that does not say its boundary")
-            level.guessing = True
-        else:
-            self._declare(boundary)
-        field = _CONTENT_FIELD.match(self._source.lines(extent.body, extent.body + 256))
-        if field:
-            # The fields of a part where a delimiter should be.
-            level.delimited = True
-            extent.add_defect(NO_START, extent.body, "a multipart without its first delimiter")
-            start = extent.body + len(field[0]) - len(field[0].lstrip())
-            level.part.parts.append(self._open(start, PLAIN_TEXT))
-
-    def _may_hold(self, extent: Extent) -> bool:
+    def _may_hold(self, part: Part) -> bool:
         """May the message that stands in this part be read in this pass?"""
+        extent = _extent(part)
         if self._work.count >= self._limits.parts:
             extent.add_defect(TOO_MANY_PARTS, extent.start, f"more than {self._limits.parts} parts")
             return False
@@ -374,7 +374,7 @@ class _Pass:
         if encoding != "quoted-printable" and _FIELD_AT.match(self._source.lines(extent.body, extent.body + 256)):
             extent.verbatim = True  # it says so, and it is not: base64 has no colon
             return True
-        self._work.waiting.append((self._levels[-1].part, depth, self._nested + 1))
+        self._work.waiting.append((part, depth, self._nested + 1))
         return False
 
     def _message_start(self, extent: Extent) -> int:
@@ -427,7 +427,7 @@ def _extent(part: Part) -> Extent:
 
 
 def _find_value(section: bytes, name: bytes) -> bytes | None:
-    """The body of the first field of this name, unfolded; None if there is none.  It is not looked at field by field."""
+    """The body of the first field of this name, unfolded; None if there is none.  No other field is looked at."""
     lowered = section.lower()
     at = 0 if lowered.startswith(name) else lowered.find(b"\n" + name) + 1
     while at or lowered.startswith(name):

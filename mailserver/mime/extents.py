@@ -15,7 +15,7 @@ from mailserver.mime.charsets import decode_text
 from mailserver.mime.headers import Field, Headers
 from mailserver.mime.parameters import ContentType, decode_parameters, parse_disposition, strip_comments
 from mailserver.mime.source import BLOCK, Source, blocks
-from mailserver.mime.transfer import UNKNOWN_ENCODING, decode_blocks, is_plain, make_decoder
+from mailserver.mime.transfer import UNKNOWN_ENCODING, is_plain, make_decoder
 from mailserver.mime.values import Defect
 from mailserver.mime.words import decode_words
 
@@ -45,8 +45,8 @@ class Extent:
     """
     A part stands in `source` from `start` to `end`, its body from `body` on.
 
-    type: its Content-Type as it was understood.  whole: is it a mail, not only a part of one?  verbatim: are its octets
-    the content as they stand, whatever was declared?  defects: those that were found together with the place.
+    type: its Content-Type as it was understood.  whole: is it a mail, not only a part of one?  defects: those that
+    were found together with the place.  verbatim: are its octets the content as they stand, whatever was declared?
     """
 
     __slots__ = ("body", "defects", "end", "source", "start", "type", "verbatim", "whole")
