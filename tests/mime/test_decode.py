@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mime import MimeError, MimeLimits, Part, decode
 from tests.mime.corpus import CASES, Case, leaves_of, tree_of
-from tests.mime.pieces import BOTH, FROM, HTML, MIXED, TEXT, crlf, encoded, file_part, mail, multipart, nested, part
+from tests.mime.pieces import FROM, HTML, JPEG, MIXED, TEXT, crlf, encoded, file_part, mail, multipart, nested, part
 
 NAMED = {case.name: case for case in CASES}
 
@@ -195,8 +195,6 @@ class GenSmtpTests(SynchronousTestCase):
             self.assertEqual(body.text, "plain", name)
 
     def test_f_an_image_is_what_it_was(self) -> None:
-        from tests.mime.pieces import JPEG
-
         (image,) = decode(NAMED["F image-attachment-only"].octets).attachments
         self.assertEqual(image.content, JPEG)
         assert image.disposition is not None
@@ -212,7 +210,7 @@ class GenSmtpTests(SynchronousTestCase):
 
     def test_tm17_the_gamut_can_be_walked(self) -> None:
         root = decode(NAMED["F the-gamut"].octets)
-        self.assertEqual(sum(1 for _ in root.walk()), 18)
+        self.assertEqual(sum(1 for _ in root.walk()), 16)
         self.assertEqual(sum(each.content_type == "message/rfc822" for each in root.walk()), 3)
 
 
@@ -410,7 +408,8 @@ def python_tree(message: email.message.Message) -> str:
     """The tree as Python's package has it."""
     if message.get_content_maintype() == "multipart":
         parts = message.get_payload()
-        assert isinstance(parts, list)
+        if not isinstance(parts, list):
+            return "a multipart that is text"
         return f"{message.get_content_subtype()}[{', '.join(map(python_tree, parts))}]"
     if message.get_content_type() in ("message/rfc822", "message/global"):
         return f"{message.get_content_subtype()}({python_tree(message.get_payload(0))})"
@@ -419,17 +418,20 @@ def python_tree(message: email.message.Message) -> str:
 
 #: Without a defect for us, and yet read differently there; why.
 PYTHON_DIFFERS = {
-    "an empty message": "Python sees a part that is no message",
+    "a blank before the colon": "Python sees no field",
+    "content type: comment before the type": "Python knows no comments",
+    "content type: comment behind the type": "the same",
+    "content type: semicolon in a comment": "the same",
+    "content type: TM1 nested comment": "the same",
+    "content type: TM1 escaped comment": "the same",
+    "boundaries b and b--": "Python takes the first delimiter of the inner one for the last of the outer",
+    "an inner one with the boundary of the outer": "Python asks the outer one first",
+    "a message with the boundary of the mail it is in": "the same",
     "report": "Python makes a list of messages of message/delivery-status",
     "message/partial is a leaf": "Python reads the piece as a message",
-    "message/external-body is a leaf": "Python reads the body as a message",
-    "boundary with a blank at its end": "Python looks for the blank",
-    "boundary of signs that are not allowed": "Python keeps the backslash",
     "8-bit boundary": "Python reads boundaries as ASCII",
     "no delimiter, no text": "ours has no parts, Python's is a text",
-    "no parts": "the same",
-    "TM4 a blank first line ends the header": "Python skips the line",
-    "depth 99": "Python recurses too deep",
+    "no parts": "ours has no parts, Python's is a text",
 }
 
 
@@ -445,6 +447,11 @@ class PythonTests(SynchronousTestCase):
 
     def test_there_are_enough_to_compare(self) -> None:
         self.assertGreater(len(self.compared()), 200)
+
+    def test_each_exception_is_one(self) -> None:
+        for name in PYTHON_DIFFERS:
+            octets = NAMED[name].octets
+            self.assertNotEqual(tree_of(decode(octets)), python_tree(email.message_from_bytes(octets)), name)
 
     def test_the_tree_is_the_same(self) -> None:
         for case in self.compared():
