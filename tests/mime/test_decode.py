@@ -613,7 +613,7 @@ class PropertyTests(SynchronousTestCase):
             message.add_attachment(text, filename="a.txt")
         root = decode(message.as_bytes())
         theirs = [each.get_content() for each in message.walk() if not each.is_multipart()]
-        self.assertEqual([leaf.text for leaf in leaves_of(root)], [text.replace("\r\n", "\n") for text in theirs])
+        self.assertEqual([leaf.text for leaf in leaves_of(root)], [text.removeprefix("\ufeff") for text in theirs])
         self.assertEqual(root.defects, [])
 
 
