@@ -29,7 +29,9 @@ _NAMES: dict[tuple[str, ...], str] = {
     "windows-1252 cp1252 x-cp1252 x-ansi ansi win-1252 iso-8859-1-windows-3.1-latin-1 windows-latin1",
     ("utf_8",): "utf-8 utf8 unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8 utf-8-sig utf-8n cp65001 "
     "utf8mb4 utf-8mb4",
-    ("gb18030",): "gb2312 gb_2312 gb_2312-80 chinese csgb2312 csiso58gb231280 iso-ir-58 gbk x-gbk gb18030 cp936 ms936 "
+    (
+        "gb18030",
+    ): "gb2312 gb_2312 gb_2312-80 chinese csgb2312 csiso58gb231280 iso-ir-58 gbk x-gbk gb18030 cp936 ms936 "
     "windows-936 euc-cn x-euc-cn",
     ("cp950", "big5hkscs"): "big5 cn-big5 csbig5 x-x-big5 big5-tw windows-950 cp950 ms950",
     ("big5hkscs", "cp950"): "big5-hkscs hkscs",

@@ -31,7 +31,7 @@ from mailserver.mime.addresses import (
 from mailserver.mime.fields import ADDRESS_FIELDS, EncodeError, encode_field
 from mailserver.mime.headers import Headers
 from mailserver.mime.part import Part
-from mailserver.mime.stamps import format_date, generate_message_id
+from mailserver.mime.stamps import format_date
 from mailserver.mime.values import Disposition
 
 #: What a caller may give where addresses are wanted: text is read by `parse_addresses(strict=True)`.
@@ -205,53 +205,35 @@ class Mail:
         assert address is not None  # _addresses has seen to it
         return address
 
-    def part(
-        self,
-        *,
-        now: float | None = None,
-        token: Callable[[], str] | None = None,
-        domain: str = "",
-        bcc: bool = False,
-    ) -> Part:
+    def part(self) -> Part:
         """
-        The tree, with all header fields of the mail.
-
-        now: for Date and Message-ID, seconds since 1970.  token: gives 32 random characters.  domain: of Message-ID,
-        that of the first author when it is "".  bcc: with the field Bcc.
+        The tree, with the header fields that the mail has, Bcc among them; `encode` adds those that it must have.
         """
         part = self._body()
-        headers = [*self._fields(now, token, domain, bcc=bcc), *part.headers]
-        part.headers = Headers(headers)
+        part.headers = Headers([*self._fields(), *part.headers])
         return part
 
-    def _fields(
-        self, now: float | None, token: Callable[[], str] | None, domain: str, *, bcc: bool
-    ) -> Iterable[tuple[str, str]]:
+    def _fields(self) -> Iterable[tuple[str, str]]:
         given: Sequence[tuple[str, str]] = self.headers  # type: ignore[assignment] - __post_init__ has made it so
         names = {name.lower() for name, _ in given}
-        if "date" not in names:
-            yield "Date", format_date(now if self.date is None else self.date)
+        if self.date is not None:
+            yield "Date", format_date(self.date)
         yield "From", format_addresses(self._list("from_"))
         if len(self._list("from_")) > 1 and "sender" not in names:
             yield "Sender", str(self.sender)  # RFC 5322 3.6.2: several authors need one
-        for name in ("reply_to", "to", "cc", *(["bcc"] if bcc else [])):
+        for name in ("reply_to", "to", "cc", "bcc"):
             if self._list(name):
                 yield _FIELDS[name], format_addresses(self._list(name))
         if self.subject:
             yield "Subject", self.subject
         if self.message_id:
             yield "Message-ID", self.message_id
-        elif "message-id" not in names:
-            made = generate_message_id(domain or self.sender.ascii_domain, now=now, token=token() if token else "")
-            yield "Message-ID", made
         if self.in_reply_to:
             yield "In-Reply-To", " ".join(self.in_reply_to)
         references = [*self.references, *(each for each in self.in_reply_to if each not in self.references)]
         if references and "references" not in names:
             yield "References", " ".join(references)
-        for name, value in given:
-            if bcc or name.lower() not in ("bcc", "resent-bcc"):
-                yield name, value
+        yield from given
 
     def _body(self) -> Part:
         inline = [each.part("inline") for each in self.inline]

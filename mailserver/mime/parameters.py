@@ -229,7 +229,10 @@ def _read_name(body: bytes, position: int, problems: list[tuple[str, str]]) -> t
 
 
 def _read_value(
-    body: bytes, position: int, problems: list[tuple[str, str]], quotes: bool  # noqa: FBT001 - carried along
+    body: bytes,
+    position: int,
+    problems: list[tuple[str, str]],
+    quotes: bool,  # noqa: FBT001 - carried along
 ) -> tuple[bytes, int, bool]:
     """The value at `position`, the place behind its `;`, and whether a quote may still have its end."""
     position = _skip_blanks(body, position, problems)
