@@ -2,8 +2,8 @@
 Text from octets: by the declared charset, else by a guess, else with replacement characters.  It never raises.
 
 In: octets and the charset's name as a mail has it.  Out: text, and what was wrong.
-Names are those of the WHATWG Encoding Standard (4.2, names and labels) and of IANA as Python knows them.  As there, the
-name of a small set means the larger one that is really sent: ISO-8859-1 is windows-1252, GB2312 is GB18030.
+Names are those of the WHATWG Encoding Standard (4.2, names and labels) and of IANA as Python knows them.  As in the
+former, the name of a small set means the larger one that is really sent: ISO-8859-1 is windows-1252, GB2312 GB18030.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ UNKNOWN_CHARSET = "unknown-charset"
 #: Octets that are not text of the charset.
 BAD_TEXT = "bad-text"
 
-#: Codecs of Python that are no character sets.  Some of them cost more than linear time (punycode), some unpack (zip).
-_NO_CHARSETS = frozenset(
-    "base64_codec bz2_codec hex_codec quopri_codec rot_13 uu_codec zlib_codec mbcs oem idna punycode undefined charmap "
-    "unicode_escape raw_unicode_escape unicode_internal string_escape tactis".split()
+#: Codecs of Python that are no character sets; some cost more than linear time (punycode), some unpack (zip).
+_NO_CHARSETS = re.compile(
+    r"(base64|bz2|hex|quopri|uu|zlib)_codec|rot_13|mbcs|oem|idna|punycode|undefined|charmap|tactis|.*unicode_.*"
 )
 
 #: Codecs, tried in this order -> names.  "windows-1252" is ours, see `_decode_windows_1252`.
@@ -67,7 +66,7 @@ def _all_names() -> dict[str, tuple[str, ...]]:
     # Never asked of `codecs.lookup` with a name from a mail: it remembers each name it does not know, for ever.
     found: dict[str, tuple[str, ...]] = {}
     for alias, codec in aliases.items():
-        if codec not in _NO_CHARSETS:
+        if not _NO_CHARSETS.fullmatch(codec):
             found[_key(alias)] = found[_key(codec)] = (codec,)
     for codecs, names in _NAMES.items():
         for name in names.split():
@@ -157,9 +156,8 @@ def decode_text(octets: bytes, charset: str = "") -> tuple[str, str]:
 def _decode_single(octets: bytes, charset: str) -> tuple[str, str]:
     # ASCII has no octets above 127: whoever sends them meant another charset.  Latin-1 takes all octets, so that a
     # wrong declaration shows only by being good UTF-8.
-    text = guess_text(octets)
     if "ascii" in charset.lower() or charset.lower() in ("us", "646", "cp367", "ibm367"):
-        return text, BAD_TEXT
+        return guess_text(octets), BAD_TEXT
     return _decode_windows_1252(octets), ""
 
 

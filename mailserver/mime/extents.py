@@ -15,7 +15,7 @@ from mailserver.mime.charsets import decode_text
 from mailserver.mime.headers import Field, Headers
 from mailserver.mime.parameters import ContentType, decode_parameters, parse_disposition, strip_comments
 from mailserver.mime.source import BLOCK, Source, blocks
-from mailserver.mime.transfer import UNKNOWN_ENCODING, decode_blocks, is_plain, make_decoder
+from mailserver.mime.transfer import UNKNOWN_ENCODING, is_plain, make_decoder
 from mailserver.mime.values import Defect
 from mailserver.mime.words import decode_words
 
@@ -45,11 +45,11 @@ class Extent:
     """
     A part stands in `source` from `start` to `end`, its body from `body` on.
 
-    type: its Content-Type as it was understood.  whole: is it a mail, not only a part of one?  opaque: are its octets
-    left as they are, since a limit was reached?  defects: those that were found together with the place.
+    type: its Content-Type as it was understood.  whole: is it a mail, not only a part of one?  defects: those that
+    were found together with the place.  verbatim: are its octets the content as they stand, whatever was declared?
     """
 
-    __slots__ = ("body", "defects", "end", "opaque", "source", "start", "type", "whole")
+    __slots__ = ("body", "defects", "end", "source", "start", "type", "verbatim", "whole")
 
     def __init__(self, source: Source, start: int, body: int, type_: ContentType) -> None:
         self.source = source
@@ -58,7 +58,7 @@ class Extent:
         self.end = source.size
         self.type = type_
         self.whole = False
-        self.opaque = False
+        self.verbatim = False
         self.defects: list[Defect] | None = None
 
     def add_defect(self, kind: str, offset: int, detail: str) -> None:
@@ -69,8 +69,11 @@ class Extent:
 
     def defect(self, kind: str, offset: int, detail: str) -> Defect:
         """One at `offset` of the source: told as a place in the mail that was decoded."""
-        anchor = self.source.anchor
-        return Defect(kind, offset if anchor is None else anchor, detail)
+        return Defect(kind, self.place(offset), detail)
+
+    def place(self, offset: int) -> int:
+        """`offset` of the source, as a place in the mail that was decoded."""
+        return offset if self.source.anchor is None else self.source.anchor
 
     def headers(self) -> Headers:
         """The fields, raw as they stood."""
@@ -110,7 +113,7 @@ def examine(extent: Extent, *, leaf: bool) -> list[Defect]:
         place += len(field.raw)
     if extent.whole and "mime-version" not in seen and {"content-type", "content-transfer-encoding"} & seen:
         found.append(extent.defect(NO_VERSION, extent.start, "MIME fields without MIME-Version"))
-    if not extent.opaque:
+    if not extent.verbatim:
         encoding = headers.find("content-transfer-encoding")
         found += _examine_body(extent, "" if encoding is None else read_encoding(encoding.body), leaf)
     found.sort(key=lambda defect: defect.place)

@@ -28,8 +28,10 @@ _FORBIDDEN = re.compile(r"[\r\n\x00]")
 
 class Field:
     """
-    One field.  name: as it was written.  raw: the octets as they stood, with folds and line end; b"" if it was made by
-    a program.  body: what is behind the colon, unfolded, without the blanks around it.  value: that as text.
+    One field.
+
+    name: as it was written.  raw: the octets as they stood, with folds and line end; b"" if it was made by a program.
+    body: what is behind the colon, unfolded, without the blanks around it.  value: that as text.
     """
 
     __slots__ = ("_body", "_value", "name", "raw")
@@ -45,7 +47,7 @@ class Field:
         self.raw = b""
         self._value: str | None = None
         if isinstance(value, bytes):
-            self._body: bytes | None = value.strip(b" \t")
+            self._body = value.strip(b" \t")
             return
         try:
             self._body = value.encode().strip(b" \t")
@@ -53,21 +55,9 @@ class Field:
             raise ValueError(f"the value of the header field {name} has half a surrogate pair") from None
         self._value = value
 
-    @classmethod
-    def read(cls, octets: bytes, raw: bytes | None = None) -> Field:
-        """A field as it stands in a mail; `octets` match FIELD.  raw: if that is not what stood there."""
-        field = cls.__new__(cls)
-        field.name = octets[: octets.index(b":")].rstrip(b" \t").decode("ascii")
-        field.raw = octets if raw is None else raw
-        field._body = None if raw is None else _unfold(octets)
-        field._value = None
-        return field
-
     @property
     def body(self) -> bytes:
         """What is behind the colon, unfolded."""
-        if self._body is None:
-            self._body = _unfold(self.raw)
         return self._body
 
     @property
@@ -81,8 +71,22 @@ class Field:
         return f"<Field {self.name}>"  # no value: it is text of a message
 
 
-def _unfold(octets: bytes) -> bytes:
-    body = octets[octets.index(b":") + 1 :].strip(b" \t\r\n")
+class _ReadField(Field):
+    """A field as it stands in a mail; `octets` match FIELD.  raw: if that is not what stood there."""
+
+    __slots__ = ()
+
+    def __init__(self, octets: bytes, raw: bytes | None) -> None:
+        name, _, body = octets.partition(b":")
+        self.name = name.rstrip(b" \t").decode("ascii")
+        self.raw = octets if raw is None else raw
+        self._body = unfold(body)
+        self._value = None
+
+
+def unfold(body: bytes) -> bytes:
+    """What stands behind the colon, on one line, without the blanks around it (RFC 5322 2.2.3)."""
+    body = body.strip(b" \t\r\n")
     return _FOLD.sub(b"", body) if b"\n" in body else body
 
 
@@ -106,12 +110,12 @@ class Headers:
 
         raw: the same octets as they stood, where line ends were made LF to be read.
         """
-        headers = cls.__new__(cls)
-        found = []
+        headers = cls()
+        found: list[Field] = []
         position = 0
         while match := FIELD.match(section, position):
             end = match.end()
-            found.append(Field.read(match[0], None if raw is None else raw[position:end]))
+            found.append(_ReadField(match[0], None if raw is None else raw[position:end]))
             position = end
         headers._fields = found
         return headers

@@ -43,6 +43,8 @@ _NAME = re.compile(rb"[^=;(]*+")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 #: Only what has to be escaped is unescaped: "C:\temp" in quotes is a path, not a strange way to write "C:temp".
 _ESCAPED = re.compile(rb'\\(["\\])')
+_HEAD = re.compile(rb"[^;(]*+")
+_NO_COMMENT = re.compile(rb'[^"(\\]*+(?:\\.[^"(\\]*+)*+\\?', re.DOTALL)
 _TO_SEMICOLON = re.compile(rb"[^;]*+")
 #  comment = "(" *([FWS] ccontent) [FWS] ")"                                       RFC 5322 3.2.2
 _COMMENT_PIECE = re.compile(rb"[^()\\]*+(?:\\.[^()\\]*+)*+([()]|\\?\Z)", re.DOTALL)
@@ -136,7 +138,7 @@ def _read_head(body: bytes, problems: list[tuple[str, str]]) -> tuple[bytes, int
     pieces = []
     position = 0
     while position < len(body):
-        match = re.compile(rb"[^;(]*+").match(body, position)
+        match = _HEAD.match(body, position)
         assert match is not None
         pieces.append(match[0])
         position = match.end()
@@ -166,12 +168,12 @@ def _skip_comment(body: bytes, position: int, problems: list[tuple[str, str]]) -
 
 
 def strip_comments(text: bytes) -> bytes:
-    """`text` without its comments (RFC 5322 3.2.2); what is in quotes is none.  One that never ends goes to the end."""
+    """`text` without its comments (RFC 5322 3.2.2); in quotes are none.  One without its end is all the rest."""
     pieces = []
     position = 0
     quotes = True
     while position < len(text):
-        match = re.compile(rb'[^"(\\]*+(?:\\.[^"(\\]*+)*+\\?', re.DOTALL).match(text, position)
+        match = _NO_COMMENT.match(text, position)
         assert match is not None
         pieces.append(match[0])
         position = match.end()
@@ -232,7 +234,7 @@ def _read_value(
     body: bytes,
     position: int,
     problems: list[tuple[str, str]],
-    quotes: bool,  # noqa: FBT001 - carried along
+    quotes: bool,
 ) -> tuple[bytes, int, bool]:
     """The value at `position`, the place behind its `;`, and whether a quote may still have its end."""
     position = _skip_blanks(body, position, problems)

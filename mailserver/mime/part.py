@@ -1,7 +1,8 @@
 """
 A part of a mail, and so a mail: what it is, what it holds, and the parts in it.
 
-In: a place in a mail that was decoded (`decode.py`), or what a program says.  Out: headers, content, text, attachments.
+In: a place in a mail that was decoded (`decode.py`), or what a program says.
+Out: headers, content, text, attachments, defects.
 Nothing is read before it is asked for: content of a mail on disk stays there.
 Failures: none for bad mail, `defects` has what was wrong; OSError of the file in which the mail is.
 
@@ -78,25 +79,16 @@ class Part:
         self.parts = list(parts)
         self.extent: Extent | None = None
         self._content: Content | None = content
-        self._start = content.tell() if hasattr(content, "tell") and content.seekable() else 0
-        self._parameters = {name.lower(): value for name, value in (parameters or {}).items()}
+        self._start = 0
+        if not isinstance(content, str | bytes) and not callable(content) and content.seekable():
+            self._start = content.tell()
+        self._parameters: dict[str, str] | None = {name.lower(): value for name, value in (parameters or {}).items()}
         self._headers: Headers | None = headers if isinstance(headers, Headers) else Headers(headers)
         # True: not read yet.
         self._disposition: Disposition | bool | None = (
             Disposition(disposition.lower()) if isinstance(disposition, str) else disposition
         )
         self._encoding: str | bool | None = encoding.lower() if encoding else None
-
-    @classmethod
-    def at(cls, extent: Extent) -> Part:
-        """A part that was read."""
-        part = cls.__new__(cls)
-        part.type, part.subtype = extent.type.type, extent.type.subtype
-        part.parts = []
-        part.extent = extent
-        part._content = part._parameters = part._headers = None
-        part._disposition = part._encoding = True
-        return part
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -198,8 +190,9 @@ class Part:
     @property
     def text(self) -> str:
         """
-        The content as text: by its charset, else by a guess, with replacement characters where nothing fits.  Lines end
-        with LF.  Of a multipart it is "": ask `body()`.
+        The content as text: by its charset, else by a guess, with replacement characters where nothing fits.
+
+        Lines end with LF.  Of a multipart it is "": ask `body()`.
         """
         if isinstance(self._content, str):
             text = self._content
@@ -236,7 +229,7 @@ class Part:
             extent = self.extent
             assert extent is not None
             octets = extent.blocks(size)
-            plain = extent.opaque or self.is_multipart or is_plain(self.encoding or "")
+            plain = extent.verbatim or self.is_multipart or is_plain(self.encoding or "")
             yield from octets if plain else decode_blocks(octets, self.encoding or "")
         elif callable(content):
             with content() as file:
@@ -256,16 +249,6 @@ class Part:
             yield part
             waiting.extend(reversed(part.parts))
 
-    def _leaves(self) -> Iterator[tuple[Part, Part | None]]:
-        """Parts that are no multiparts, and the multipart that each is in.  A message is one of them."""
-        waiting: list[tuple[Part, Part | None]] = [(self, None)]
-        while waiting:
-            part, parent = waiting.pop()
-            if part.is_multipart:
-                waiting.extend((inner, part) for inner in reversed(part.parts))
-            else:
-                yield part, parent
-
     def _unwrapped(self) -> Part:
         """This part, or where it is a message itself, the mail in it."""
         part = self
@@ -281,7 +264,7 @@ class Part:
         """
         texts = [
             part
-            for part, parent in self._unwrapped()._leaves()
+            for part, parent in _leaves(self._unwrapped())
             if part.type == "text" and (parent is None or not part.filename) and not _is_declared(part)
         ]
         for subtype in preference:
@@ -301,7 +284,7 @@ class Part:
         text stays where it is.
         """
         found: list[Part] = []
-        for part, parent in self._unwrapped()._leaves():
+        for part, parent in _leaves(self._unwrapped()):
             if _is_attachment(part, parent):
                 found.append(part)
             elif part.content_type == "text/plain" and part.extent is not None:
@@ -333,12 +316,36 @@ class Part:
             if extent is None:
                 continue
             found += examine(extent, leaf=not part.parts)
-            if whole is not None and extent.source is whole.source and (extent.opaque or part.encoding == "binary"):
+            if whole is not None and extent.source is whole.source and (extent.verbatim or part.encoding == "binary"):
                 binary.append((extent.body, extent.end))
         if whole is not None and whole.whole and whole.start == 0 and whole.source.anchor is None:
             found += find_bare_newlines(whole.source, binary)
         found.sort(key=lambda defect: defect.place)
         return found
+
+
+class ReadPart(Part):
+    """A part that was read from a mail, at `extent`."""
+
+    __slots__ = ()
+
+    def __init__(self, extent: Extent) -> None:
+        self.type, self.subtype = extent.type.type, extent.type.subtype
+        self.parts = []
+        self.extent = extent
+        self._content = self._headers = self._parameters = None
+        self._disposition = self._encoding = True  # not read yet
+
+
+def _leaves(part: Part) -> Iterator[tuple[Part, Part | None]]:
+    """Parts that are no multiparts, and the multipart that each is in.  A message is one of them."""
+    waiting: list[tuple[Part, Part | None]] = [(part, None)]
+    while waiting:
+        part, parent = waiting.pop()
+        if part.is_multipart:
+            waiting.extend((inner, part) for inner in reversed(part.parts))
+        else:
+            yield part, parent
 
 
 def _is_declared(part: Part) -> bool:

@@ -19,8 +19,10 @@ BLOCK = 256 * 1024
 
 class Source(Protocol):
     """
-    size: octets.  held: are they in memory?  anchor: where this mail stands in the one that holds it, if it was encoded
-    there, so that its own places mean nothing outside of it.
+    size: octets.  held: are they in memory?
+
+    anchor: where this mail stands in the one that holds it, if it was encoded there: its own places mean nothing
+    then.
     """
 
     size: int
@@ -34,7 +36,7 @@ class Source(Protocol):
         """Octets with lines that can be read."""
 
     def window(self, start: int, least: int) -> tuple[bytes, int]:
-        """Lines with the octet at `start`, `least` behind it unless the mail ends, and the place of the first of them."""
+        """Lines from `start` or before it, `least` octets behind it if there are so many; and where they begin."""
 
 
 def _has_only_cr(octets: bytes) -> bool:
@@ -80,7 +82,7 @@ class File:
         self._base = file.tell()
         self.size = max(file.seek(0, SEEK_END) - self._base, 0)
         self.held = False
-        self.anchor = None
+        self.anchor: int | None = None
         self._window = b""
         self._window_start = 0
         self._cr = _has_only_cr(self.read(0, BLOCK))

@@ -49,8 +49,8 @@ class Base64Decoder:
     """
     Junk between the characters is skipped, missing padding is no matter.
 
-    Padding ends the text; lines behind it are read on only while each is base64 that is complete in itself, as where two
-    texts were put together.  The footer of a mailing list is not decoded into rubbish.
+    Padding ends the text; lines behind it are read on only while each is base64 that is complete in itself, as where
+    two texts were put together.  The footer of a mailing list is not decoded into rubbish.
     """
 
     def __init__(self) -> None:
