@@ -101,6 +101,9 @@ class _Tree:
                 yield b"".join(waiting)
                 waiting = []
             yield from encode_transfer(piece.blocks(), piece.encoding)
+        last = self._pieces[-1]
+        if last.endswith(b"--") if isinstance(last, bytes) else last.encoding == "base64":
+            waiting.append(b"\r\n")  # in a part the next delimiter brings it
         if waiting:
             yield b"".join(waiting)
 
@@ -168,7 +171,7 @@ class _Tree:
         for at, inner in enumerate(part.parts):
             self._pieces.append((b"\r\n" if at else b"") + delimiter + b"\r\n")
             eight_bit |= self.add(inner, whole=False, in_digest=part.subtype == "digest", depth=depth + 1)
-        self._pieces.append(b"\r\n" + delimiter + b"--\r\n")
+        self._pieces.append(b"\r\n" + delimiter + b"--")
         section.encoding = "8bit" if eight_bit else "7bit"
         return eight_bit
 

@@ -116,8 +116,7 @@ def encode_transfer(blocks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     """
     A body in "base64" or "quoted-printable"; any other encoding gives it as it is.
 
-    What is encoded ends with a line end only where the body's own end is one (quoted-printable), or always (base64, which
-    does not count it); an empty body stays empty.
+    Base64 comes without a line end behind its last line; an empty body stays empty.
     """
     if encoding == "base64":
         return _base64(blocks)
@@ -127,26 +126,27 @@ def encode_transfer(blocks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def encode_base64(body: bytes) -> bytes:
-    """Base64 in lines of 76 characters, each with its CRLF (RFC 2045 6.8)."""
+    """Base64 in lines of 76 characters with CRLF between them (RFC 2045 6.8)."""
     encoded = binascii.b2a_base64(body, newline=False)
     full = len(encoded) // 76 * 76
     lines = [line for (line,) in struct.iter_unpack("76s", encoded[:full])]
     if full < len(encoded):
         lines.append(encoded[full:])
-    lines.append(b"")
     return b"\r\n".join(lines)
 
 
 def _base64(blocks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
+    between = b""
     for block in blocks:
         block = rest + block if rest else block
         full = len(block) // 57 * 57
         rest = block[full:]
         if full:
-            yield encode_base64(block[:full])
+            yield between + encode_base64(block[:full])
+            between = b"\r\n"
     if rest:
-        yield encode_base64(rest)
+        yield between + encode_base64(rest)
 
 
 def encode_quoted_printable(body: bytes) -> bytes:

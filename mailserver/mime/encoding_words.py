@@ -23,11 +23,11 @@ def encode_words(text: str, *, first: int = MOST_IN_A_WORD) -> list[str]:
     The text as encoded words, to be written with a blank or a fold between.
 
     first: how many characters the first word may have; at least 24, which is room for one character of any length.
-    Q or B, whichever is shorter (Q when they are equal, because it can be read).  "" gives [].
+    Q where at most a third of the octets must be escaped, because it can be read; else B.  "" gives [].
     """
     octets = text.encode("utf-8", "replace")
     escapes = len(octets.translate(None, _NEEDS_NO_ESCAPE))
-    if len(octets) + 2 * escapes <= (len(octets) + 2) // 3 * 4:
+    if escapes * 3 <= len(octets):
         return [f"=?utf-8?q?{word}?=" for word in _q_words(text, first)]
     return [f"=?utf-8?b?{word}?=" for word in _b_words(text, first)]
 

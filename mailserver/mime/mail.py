@@ -29,7 +29,6 @@ from mailserver.mime.addresses import (
     parse_addresses,
 )
 from mailserver.mime.fields import ADDRESS_FIELDS, EncodeError, encode_field
-from mailserver.mime.headers import Headers
 from mailserver.mime.part import Part
 from mailserver.mime.stamps import format_date
 from mailserver.mime.values import Disposition
@@ -210,7 +209,8 @@ class Mail:
         The tree, with the header fields that the mail has, Bcc among them; `encode` adds those that it must have.
         """
         part = self._body()
-        part.headers = Headers([*self._fields(), *part.headers])
+        for at, (name, value) in enumerate(self._fields()):
+            part.headers.insert(at, name, value)
         return part
 
     def _fields(self) -> Iterable[tuple[str, str]]:
