@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from encodings.aliases import aliases
+from functools import lru_cache
 
 #: A charset that is not known, or none.
 UNKNOWN_CHARSET = "unknown-charset"
@@ -98,6 +99,7 @@ def is_known(charset: str) -> bool:
     return bool(_find(charset))
 
 
+@lru_cache(maxsize=1024)
 def _find(charset: str) -> tuple[str, ...]:
     if len(charset) > 100:
         return ()

@@ -17,7 +17,7 @@ import re
 from typing import BinaryIO
 
 from mailserver.mime.extents import Extent, read_encoding
-from mailserver.mime.headers import FIELD, SECTION, blank_line, unfold
+from mailserver.mime.headers import SECTION, blank_line, find_field, unfold
 from mailserver.mime.parameters import MESSAGE, PLAIN_TEXT, ContentType, parse_content_type
 from mailserver.mime.part import MESSAGE_TYPES, Part, ReadPart
 from mailserver.mime.source import File, Memory, Source
@@ -427,16 +427,6 @@ def _extent(part: Part) -> Extent:
 
 
 def _find_value(section: bytes, name: bytes) -> bytes | None:
-    """The body of the first field of this name, unfolded; None if there is none.  No other field is looked at."""
-    lowered = section.lower()
-    at = 0 if lowered.startswith(name) else lowered.find(b"\n" + name) + 1
-    while at or lowered.startswith(name):
-        field = FIELD.match(section, at)
-        if field is not None:
-            found, _, body = field[0].partition(b":")
-            if len(found.rstrip()) == len(name):
-                return unfold(body)
-        at = lowered.find(b"\n" + name, at + 1) + 1
-        if at == 0:
-            return None
-    return None
+    """The body of the first field of this name, unfolded; None if there is none."""
+    span = find_field(section, name)
+    return None if span is None else unfold(section[slice(*span)].partition(b":")[2])

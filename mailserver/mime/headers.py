@@ -72,14 +72,14 @@ class Field:
 
 
 class _ReadField(Field):
-    """A field as it stands in a mail; `octets` match FIELD.  raw: if that is not what stood there."""
+    """A field as it stands in a mail; `octets` match FIELD, `raw` stood there."""
 
     __slots__ = ()
 
-    def __init__(self, octets: bytes, raw: bytes | None) -> None:
+    def __init__(self, octets: bytes, raw: bytes) -> None:
         name, _, body = octets.partition(b":")
         self.name = name.rstrip(b" \t").decode("ascii")
-        self.raw = octets if raw is None else raw
+        self.raw = raw
         self._body = unfold(body)
         self._value = None
 
@@ -97,28 +97,33 @@ class Headers:
     Iterating gives (name, decoded value) of each field; `fields` gives the fields themselves.
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_found", "_raw", "_section")
 
     def __init__(self, fields: Iterable[tuple[str, str | bytes]] = ()) -> None:
         """Raises ValueError, see `add`."""
-        self._fields = [Field(name, value) for name, value in fields]
+        self._section = self._raw = b""
+        #: None: nobody wanted them all yet.
+        self._found: list[Field] | None = [Field(name, value) for name, value in fields]
 
     @classmethod
     def read(cls, section: bytes, raw: bytes | None = None) -> Headers:
         """
-        The fields of a header section, up to the first line that is no field.
+        The fields of a header section; `section` matches SECTION, an empty line may follow.
 
         raw: the same octets as they stood, where line ends were made LF to be read.
         """
-        headers = cls()
-        found: list[Field] = []
-        position = 0
-        while match := FIELD.match(section, position):
-            end = match.end()
-            found.append(_ReadField(match[0], None if raw is None else raw[position:end]))
-            position = end
-        headers._fields = found
-        return headers
+        return _ReadHeaders(section, section if raw is None else raw)
+
+    @property
+    def _fields(self) -> list[Field]:
+        if self._found is None:
+            self._found = []
+            position = 0
+            while match := FIELD.match(self._section, position):
+                end = match.end()
+                self._found.append(_ReadField(match[0], self._raw[position:end]))
+                position = end
+        return self._found
 
     @property
     def fields(self) -> list[Field]:
@@ -127,6 +132,10 @@ class Headers:
 
     def find(self, name: str) -> Field | None:
         """The first field of this name."""
+        if self._found is None:
+            # Most readers want two or three fields of thirty: those are looked for, and no other is taken apart.
+            span = find_field(self._section, name.lower().encode("utf-8", "replace"))
+            return None if span is None else _ReadField(self._section[slice(*span)], self._raw[slice(*span)])
         wanted = name.lower()
         for field in self._fields:
             if field.name.lower() == wanted:
@@ -184,12 +193,37 @@ class Headers:
             return
         self._fields[places[0]] = field
         dropped = {*places[1:]}
-        self._fields = [old for place, old in enumerate(self._fields) if place not in dropped]
+        self._found = [old for place, old in enumerate(self._fields) if place not in dropped]
 
     def remove(self, name: str) -> None:
         """Drop all fields of this name; none is no error."""
         wanted = name.lower()
-        self._fields = [field for field in self._fields if field.name.lower() != wanted]
+        self._found = [field for field in self._fields if field.name.lower() != wanted]
+
+
+class _ReadHeaders(Headers):
+    """The fields of a section; `raw` are its octets as they stood."""
+
+    __slots__ = ()
+
+    def __init__(self, section: bytes, raw: bytes) -> None:
+        self._section = section
+        self._raw = raw
+        self._found = None
+
+
+def find_field(section: bytes, name: bytes) -> tuple[int, int] | None:
+    """Where the first field of this name stands in a header section.  name: in lower case."""
+    lowered = section.lower()
+    at = 0 if lowered.startswith(name) else lowered.find(b"\n" + name) + 1
+    while at or lowered.startswith(name):
+        field = FIELD.match(section, at)
+        if field is not None and len(field[0].partition(b":")[0].rstrip(b" \t")) == len(name):
+            return field.span()
+        at = lowered.find(b"\n" + name, at) + 1
+        if at == 0:
+            break
+    return None
 
 
 def parse_headers(octets: bytes) -> tuple[Headers, bytes]:
