@@ -2,14 +2,14 @@
 Lists of addresses as they stand in From, To, Cc and their like: read strictly, read leniently, written.
 
 In: the text of such a field.  Out: `NamedAddress` and `Group` values, in their order.
-Failures: read strictly, `AddressListError`, which says what is wrong, and where.  Read leniently there are none: what is
-no address is kept as it stood, in a `NamedAddress` whose `address` is None.
+Failures: read strictly, `AddressListError`, which says what is wrong, and where.  Read leniently there are none: what
+is no address is kept as it stood, in a `NamedAddress` whose `address` is None.
 
-Strict is the grammar of RFC 5322 3.4 with its comments and folding, UTF-8 (RFC 6532 3.2), dots in names (RFC 5322 4.1,
-"John Q. Public" is what people write) and the mailboxes of RFC 5321.  Lenient takes besides: empty elements, `;` between
-addresses, source routes, blanks around dots, names behind the address or in a comment, brackets, quotes and comments
-without their end, commas in encoded words.  Encoded words (RFC 2047) are decoded after the list is taken apart, as 6.2
-asks: what they hold can never become a second address.  Both take time in proportion to the text.
+Strict is the grammar of RFC 5322 3.4 with its comments and folding, UTF-8 (RFC 6532 3.2), dots in names (RFC 5322
+4.1, "John Q. Public" is what people write) and the mailboxes of RFC 5321.  Lenient takes besides: empty elements,
+`;` between addresses, source routes, blanks around dots, names behind the address or in a comment, brackets, quotes
+and comments without their end, commas in encoded words.  Encoded words (RFC 2047) are decoded after the list is taken
+apart, as 6.2 asks: what they hold can never become a second address.  Both take time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -274,7 +274,8 @@ class _Lenient:
         self._pending: list[_Token] = []  # of the element that is open, without its brackets
         self._has_at = False  # is there an at sign in it?
         self._bracketed: str | None = None  # what its brackets held
-        # A colon begins a group only where a semicolon can end it, or where the text ends (`undisclosed-recipients:`).
+        # A colon begins a group only where a semicolon can end it, or where the text ends
+        # (`undisclosed-recipients:`).
         self._last_end = max((at for at, token in enumerate(self._tokens) if token.kind == ";"), default=-1)
         self._last_word = max((at for at, token in enumerate(self._tokens) if token.kind not in " c"), default=-1)
 
@@ -335,7 +336,9 @@ class _Lenient:
             self._add(NamedAddress(_comment(pending), _address_text(pending)))
 
     def _bare(self, pending: list[_Token]) -> None:
-        """One address without brackets, or several with only blanks between, each with the words before it as name."""
+        """
+        One address without brackets, or several with only blanks between, each with the words before it as name.
+        """
         words: list[_Token] = []
         found: list[tuple[str, str]] = []
         for run in _runs(pending):
@@ -491,10 +494,7 @@ class _Strict:
         if not self._is("@"):
             raise self._error("not an address", first.start)
         self._at += 1
-        if self._is("l"):
-            domain = [self._take("l", "")]
-        else:
-            domain = self._words()
+        domain = [self._take("l", "")] if self._is("l") else self._words()
         # Blanks may stand around the at sign, not within either side (RFC 5322 3.4.1; 4.4 has them as obsolete).
         text = "".join(token.text for token in local) + "@" + "".join(token.text for token in domain)
         try:

@@ -1,13 +1,14 @@
 """
 From a tree of parts, or a `Mail`, to the octets of a mail.
 
-In: a `Part` that a program made or `decode` gave, or a `Mail`.  Out: octets, whole or block by block: CRLF line ends, no
-line over 998 octets, 7 bits unless more is asked for.  Files are read while they are written out, never as a whole.
-Failures: `EncodeError` before the first block, for what cannot be written as it was given; never for a part that was
-read.  OSError of a file, when its turn comes.
+In: a `Part` that a program made or `decode` gave, or a `Mail`.  Out: octets, whole or block by block: CRLF line ends,
+no line over 998 octets, 7 bits unless more is asked for.  Files are read while they are written out, never as a
+whole.
+Failures: `EncodeError` before the first block, for what cannot be written as it was given; never for a part
+that was read.  OSError of a file, when its turn comes.
 
-Headers keep their order and their duplicates; a field that was read goes as it stood, where that may go.  What describes
-a part (Content-Type, Content-Transfer-Encoding, Content-Disposition, boundaries) is written anew.
+Headers keep their order and their duplicates; a field that was read goes as it stood, where that may go.  What
+describes a part (Content-Type, Content-Transfer-Encoding, Content-Disposition, boundaries) is written anew.
 RFC 5322 2.1, 3.6; RFC 2045 (MIME), RFC 2046 5.1 (multipart), 5.2.1 (message/rfc822), RFC 1847 2.1 (signed parts),
 RFC 6532 (utf8).
 """
@@ -18,13 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from mailserver.mime.decode import decode
-from mailserver.mime.encoding_transfer import BLOCK, choose, encode_transfer, survey
 from mailserver.mime.fields import EncodeError
 from mailserver.mime.mail import Mail
 from mailserver.mime.part import MESSAGE_TYPES, Part
 from mailserver.mime.sections import Section, Style
 from mailserver.mime.stamps import generate_boundary, random_token
-from mailserver.mime.transfer import UNKNOWN_ENCODING, make_decoder
+from mailserver.mime.transfer import BLOCK, UNKNOWN_ENCODING, choose, encode_transfer, make_decoder, survey
 
 #: Parts within parts; what `decode` gives is at most 100 deep, and a mail around it adds a few.
 MOST_DEPTH = 200
@@ -177,8 +177,8 @@ class _Tree:
 
     def _message(self, part: Part, section: Section, depth: int) -> bool:
         outer = self._style
-        # A message in a message is what it is: nothing is added to it, nothing asked of it, Bcc stays.  Fields in UTF-8
-        # are for message/global (RFC 6532 3.7).
+        # A message in a message is what it is: nothing is added to it, nothing asked of it, Bcc stays.  Fields in
+        # UTF-8 are for message/global (RFC 6532 3.7).
         self._style = replace(outer, utf8=outer.utf8 and part.subtype == "global", complete=False, bcc=True)
         try:
             eight_bit = self.add(part.parts[0], whole=True, depth=depth + 1)
@@ -231,8 +231,8 @@ def _blocks_of(part: Part) -> Callable[[], Iterable[bytes]]:
 
 def text_octets(given: str, charset: str, *, text: bool) -> tuple[bytes, str]:
     """
-    What a program gave as text, as octets, and their charset: the one it wants if that has all of the characters, else
-    UTF-8.  text: is it of type text?  Then its lines end with CRLF (RFC 2046 4.1.1).
+    What a program gave as text, as octets, and their charset: the one it wants if that has all of the characters,
+    else UTF-8.  text: is it of type text?  Then its lines end with CRLF (RFC 2046 4.1.1).
     """
     if text:
         given = given.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")

@@ -12,11 +12,11 @@ encoded, in names of fields, identifiers and addresses it is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from mailserver.mime.addresses import Group, NamedAddress, format_name
-from mailserver.mime.encoding_parameters import encode_parameters
-from mailserver.mime.encoding_words import MOST_IN_A_WORD, encode_words
+from mailserver.mime.parameters import encode_parameters
+from mailserver.mime.words import MOST_IN_A_WORD, encode_words
 
 #: RFC 5322 2.1.1, without the CRLF.
 USUAL_LINE, LONGEST_LINE = 78, 998
@@ -196,7 +196,9 @@ def address_text(field: str, mailbox: NamedAddress, *, utf8: bool) -> str:
 
 
 def parameter_field(name: str, value: str, parameters: Iterable[tuple[str, str]], *, utf8: bool = False) -> bytes:
-    """A value with parameters, as in Content-Type.  Raises EncodeError for a value or a parameter's name that is none."""
+    """
+    A value with parameters, as in Content-Type.  Raises EncodeError for a value or a parameter's name that is none.
+    """
     if not _TOKENS.match(value):
         raise EncodeError(name, value, "not a value for this field")
     try:
@@ -225,7 +227,9 @@ class _Lines:
         self._most = USUAL_LINE
 
     def add(self, piece: str, *, stay: bool = False) -> None:
-        """Add a piece in this line or the next.  stay: not in the next, unless the line would be too long for mail."""
+        """
+        Add a piece in this line or the next.  stay: not in the next, unless the line would be too long for mail.
+        """
         length = len(self._line) + len(piece)
         first = not self._lines and len(self._line) == len(self.name) + 1
         if length > (LONGEST_LINE if stay or (first and len(piece) > self._most) else self._most):

@@ -1,8 +1,8 @@
 """
 A mail to be written: who to whom, a subject, texts, files.  `encode` writes it; here it becomes a tree of parts.
 
-In: plain Python values.  Out: `Mail`, whose `part()` is the tree: alternative within related within mixed, and none of
-them where one part is enough.
+In: plain Python values.  Out: `Mail`, whose `part()` is the tree: alternative within related within mixed, and none
+of them where one part is enough.
 Failures: `EncodeError` when the mail is made, with the name of the field and the value: an address that is none, a
 header that is given twice, a name with a line end in it.
 
@@ -40,9 +40,10 @@ Content = str | bytes | os.PathLike[str] | BinaryIO | Callable[[], BinaryIO] | P
 
 #: RFC 5322 3.6: at most one of each.  Those of MIME are written by us.
 _SINGLE = frozenset(
-    "date from sender reply-to to cc bcc message-id in-reply-to references subject return-path".split()
+    {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "message-id", "in-reply-to", "references", "subject"}
+    | {"return-path"}
 )
-_OURS = frozenset("mime-version content-type content-transfer-encoding content-disposition content-id".split())
+_OURS = frozenset({"mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 #  What may stand between the brackets of Content-ID, and behind `cid:` (RFC 2392).
 _CONTENT_ID = re.compile(r"[!-;=?-Z^-~]{1,200}\Z")
@@ -56,10 +57,10 @@ class Attachment:
     """
     A file in a mail.
 
-    name: the file's name without folders, or "".  content: octets, text (written as UTF-8), a path, a file that is open
-    for octets (it is read once, when the mail is encoded), what opens one, or a `Part` to be sent as a message.
-    type: "image/png"; guessed from the name when it is "".  content_id: by which HTML names it, `cid:logo`; for `inline`
-    of `Mail` the name where it is "".  description: Content-Description.
+    name: the file's name without folders, or "". content: octets, text (written as UTF-8), a path, a file that is
+    open for octets (it is read once, when the mail is encoded), what opens one, or a `Part` to be sent as a message.
+    type: "image/png"; guessed from the name when it is "". content_id: by which HTML names it, `cid:logo`; for
+    `inline` of `Mail` the name where it is "". description: Content-Description.
     Raises EncodeError for a name with control characters, a type or a content id that is none.
     """
 
@@ -114,7 +115,7 @@ class Attachment:
 def _readable(content: str | bytes | os.PathLike[str] | BinaryIO | Callable[[], BinaryIO]) -> object:
     if isinstance(content, os.PathLike):
         path = os.fspath(content)
-        return lambda: open(path, "rb")  # noqa: SIM115 - whoever reads the part closes it
+        return lambda: open(path, "rb")
     return content
 
 
@@ -124,10 +125,10 @@ class Mail:
     A mail.  All is checked when it is made; `encode` and `encode_blocks` write it.
 
     from_, to, cc, bcc, reply_to: text as in a field ("Jo <jo@example.org>, team: a@example.org;"), `Address`,
-    `NamedAddress`, `Group`, or a sequence of these; kept as tuples of the last two.  bcc is never written unless asked.
-    subject, text, html: any text.  attachments: files behind the text; inline: files within the HTML (`cid:`).
-    headers: further fields, a mapping or pairs, written behind the usual ones; one of these (Date, Sender...) replaces
-    what would have been made.  date: seconds since 1970, or a datetime.  message_id: with its brackets.
+    `NamedAddress`, `Group`, or a sequence of these; kept as tuples of the last two. bcc is never written unless
+    asked. subject, text, html: any text. attachments: files behind the text; inline: files within the HTML (`cid:`).
+    headers: further fields, a mapping or pairs, written behind the usual ones; one of these (Date, Sender...)
+    replaces what would have been made. date: seconds since 1970, or a datetime. message_id: with its brackets.
     in_reply_to, references: identifiers with their brackets; a sequence or a text.
     Raises EncodeError.
     """
@@ -160,8 +161,7 @@ class Mail:
             object.__setattr__(self, name, _identifiers(_FIELDS[name], getattr(self, name)))
         if self.message_id:
             object.__setattr__(self, "message_id", _identifiers("Message-ID", self.message_id)[0])
-        for name, value in (("Subject", self.subject),):
-            _no_line_end(name, value)
+        _no_line_end("Subject", self.subject)
         given = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
         object.__setattr__(self, "headers", tuple(self._checked(given)))
         object.__setattr__(self, "attachments", tuple(self.attachments))

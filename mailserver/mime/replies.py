@@ -41,11 +41,12 @@ def reply_to(
     automatic: bool = False,
 ) -> Mail:
     """
-    A reply to the mail `part`: to its Reply-To, else its From; with its subject behind "Re: ", In-Reply-To, References.
+    A reply to the mail `part`: to its Reply-To, else its From; with its subject behind "Re: ", In-Reply-To,
+    References.
 
-    from_: who answers; the first address in its To when it is not given.  everyone: also to all in its To and Cc, save
-    who answers.  automatic: a program answers, so Auto-Submitted is set (RFC 3834 3.1.7); ask `is_auto_submitted` first,
-    and send it with the empty envelope sender.
+    from_: who answers; the first address in its To when it is not given. everyone: also to all in its To and Cc, save
+    who answers. automatic: a program answers, so Auto-Submitted is set (RFC 3834 3.1.7); ask `is_auto_submitted`
+    first, and send it with the empty envelope sender.
     Raises EncodeError when there is no address to answer to, or from.
     """
     headers = part.headers
@@ -89,31 +90,27 @@ def is_auto_submitted(headers: Headers) -> bool:
     """
     Was the mail sent by a program or a list, so that no program may answer it (RFC 3834 2)?
 
-    True for: an Auto-Submitted that is not "no"; Precedence bulk, junk or list; any List-... field (RFC 2369, 2919); the
-    empty Return-Path, and one of owner-..., ...-request or MAILER-DAEMON; a report (multipart/report); an
+    True for: an Auto-Submitted that is not "no"; Precedence bulk, junk or list; any List-... field (RFC 2369, 2919);
+    the empty Return-Path, and one of owner-..., ...-request or MAILER-DAEMON; a report (multipart/report); an
     X-Auto-Response-Suppress that asks for no replies (Exchange).
     """
-    for name, value in headers:
-        name = name.lower()
-        if name == "auto-submitted":
-            keyword = _KEYWORD.match(value)
-            if keyword is None or keyword[1].lower() != "no":
-                return True
-        elif name == "precedence":
-            if value.strip().lower() in ("bulk", "junk", "list"):
-                return True
-        elif name == "return-path":
-            if _is_robot(value):
-                return True
-        elif name == "content-type":
-            if value.lower().lstrip().startswith("multipart/report"):
-                return True
-        elif name == "x-auto-response-suppress":
-            if {word.strip().lower() for word in value.split(",")} & {"all", "oof", "autoreply"}:
-                return True
-        elif name.startswith("list-"):
-            return True
-    return False
+    return any(_says_automatic(name.lower(), value) for name, value in headers)
+
+
+def _says_automatic(name: str, value: str) -> bool:
+    words = {word.strip().lower() for word in value.split(",")}
+    if name == "auto-submitted":
+        keyword = _KEYWORD.match(value)
+        return keyword is None or keyword[1].lower() != "no"
+    if name == "precedence":
+        return not words.isdisjoint({"bulk", "junk", "list"})
+    if name == "return-path":
+        return _is_robot(value)
+    if name == "content-type":
+        return value.lower().lstrip().startswith("multipart/report")
+    if name == "x-auto-response-suppress":
+        return not words.isdisjoint({"all", "oof", "autoreply"})
+    return name.startswith("list-")
 
 
 def _is_robot(return_path: str) -> bool:
@@ -127,7 +124,9 @@ def _addresses(headers: Headers, name: str) -> list[NamedAddress]:
     found = []
     for field in headers.fields:
         if field.name.lower() == name:
-            found += [each for each in mailboxes(parse_addresses(decode_8bit(field.body))) if each.address is not None]
+            found += [
+                each for each in mailboxes(parse_addresses(decode_8bit(field.body))) if each.address is not None
+            ]
     return found
 
 
