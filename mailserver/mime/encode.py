@@ -135,10 +135,10 @@ class _Tree:
         A message that a program gave as octets, and that cannot go as they are: its parts are encoded instead, as it
         must not be itself (RFC 2046 5.2.1).
         """
-        if part.content_type not in MESSAGE_TYPES or part.parts or part.extent is not None or _once(part):
+        if part.content_type not in MESSAGE_TYPES or part.parts or part.extent is not None:
             return part
-        found = survey(part.blocks(BLOCK))
-        if found.plain and (found.ascii or self._style.eight_bit):
+        found = None if _once(part) else survey(part.blocks(BLOCK))
+        if found is not None and found.plain and (found.ascii or self._style.eight_bit):
             return part
         return Part(
             part.type,
@@ -188,6 +188,8 @@ class _Tree:
         return eight_bit
 
     def _leaf(self, part: Part, section: Section) -> bool:
+        if part.is_multipart and part.extent is None:
+            raise EncodeError("parts", part.content_type, "has none")
         given = part.given
         if isinstance(given, str):
             octets, section.charset = text_octets(given, part.parameters.get("charset", ""), text=part.type == "text")
@@ -218,7 +220,7 @@ class _Tree:
 def _once(part: Part) -> bool:
     """Can its content be read once only?"""
     given = part.given
-    return hasattr(given, "read") and not given.seekable()
+    return given is not None and not isinstance(given, str | bytes) and not callable(given) and not given.seekable()
 
 
 def _always(blocks: list[bytes]) -> Callable[[], Iterable[bytes]]:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
-from typing import BinaryIO
+from typing import cast
 
 from mailserver.address import Address
 from mailserver.mime.addresses import (
@@ -29,6 +29,7 @@ from mailserver.mime.addresses import (
     parse_addresses,
 )
 from mailserver.mime.fields import ADDRESS_FIELDS, EncodeError, encode_field
+from mailserver.mime.part import Content as GivenContent
 from mailserver.mime.part import Part
 from mailserver.mime.stamps import format_date
 from mailserver.mime.values import Disposition
@@ -36,7 +37,7 @@ from mailserver.mime.values import Disposition
 #: What a caller may give where addresses are wanted: text is read by `parse_addresses(strict=True)`.
 Addresses = str | Address | NamedAddress | Group | Sequence["str | Address | NamedAddress | Group"]
 #: The octets or the text of a part: also a path, a file that is open for octets, or what opens one.
-Content = str | bytes | os.PathLike[str] | BinaryIO | Callable[[], BinaryIO] | Part
+Content = GivenContent | os.PathLike[str] | Part
 
 #: RFC 5322 3.6: at most one of each.  Those of MIME are written by us.
 _SINGLE = frozenset(
@@ -57,10 +58,10 @@ class Attachment:
     """
     A file in a mail.
 
-    name: the file's name without folders, or "". content: octets, text (written as UTF-8), a path, a file that is
+    name: the file's name without folders, or "".  content: octets, text (written as UTF-8), a path, a file that is
     open for octets (it is read once, when the mail is encoded), what opens one, or a `Part` to be sent as a message.
-    type: "image/png"; guessed from the name when it is "". content_id: by which HTML names it, `cid:logo`; for
-    `inline` of `Mail` the name where it is "". description: Content-Description.
+    type: "image/png"; guessed from the name when it is "".  content_id: by which HTML names it, `cid:logo`; for
+    `inline` of `Mail` the name where it is "".  description: Content-Description.
     Raises EncodeError for a name with control characters, a type or a content id that is none.
     """
 
@@ -74,8 +75,8 @@ class Attachment:
     def __post_init__(self) -> None:
         if _CONTROL.search(self.name):
             raise EncodeError("attachment", self.name, "a control character in the name")
-        if self.type and not _TYPE.match(self.type):
-            raise EncodeError("attachment", self.type, "not a media type")
+        if self.type and (not _TYPE.match(self.type) or self.type.lower().startswith("multipart/")):
+            raise EncodeError("attachment", self.type, "not a media type of a file")
         if self.content_id and not _CONTENT_ID.match(self.content_id):
             raise EncodeError("Content-ID", self.content_id, "not a content id")
 
@@ -112,23 +113,23 @@ class Attachment:
         return "text/plain" if isinstance(self.content, str) else "application/octet-stream"
 
 
-def _readable(content: str | bytes | os.PathLike[str] | BinaryIO | Callable[[], BinaryIO]) -> object:
+def _readable(content: GivenContent | os.PathLike[str]) -> GivenContent:
     if isinstance(content, os.PathLike):
         path = os.fspath(content)
         return lambda: open(path, "rb")
     return content
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Mail:
     """
     A mail.  All is checked when it is made; `encode` and `encode_blocks` write it.
 
     from_, to, cc, bcc, reply_to: text as in a field ("Jo <jo@example.org>, team: a@example.org;"), `Address`,
-    `NamedAddress`, `Group`, or a sequence of these; kept as tuples of the last two. bcc is never written unless
-    asked. subject, text, html: any text. attachments: files behind the text; inline: files within the HTML (`cid:`).
+    `NamedAddress`, `Group`, or a sequence of these; kept as tuples of the last two.  bcc is never written unless
+    asked.  subject, text, html: any text.  attachments: files behind the text; inline: files within the HTML (`cid:`).
     headers: further fields, a mapping or pairs, written behind the usual ones; one of these (Date, Sender...)
-    replaces what would have been made. date: seconds since 1970, or a datetime. message_id: with its brackets.
+    replaces what would have been made.  date: seconds since 1970, or a datetime.  message_id: with its brackets.
     in_reply_to, references: identifiers with their brackets; a sequence or a text.
     Raises EncodeError.
     """
@@ -191,6 +192,9 @@ class Mail:
                 encode_field(name, value, utf8=True)
             yield name, value
 
+    def __repr__(self) -> str:
+        return f"<Mail from {self.sender} to {len(self.recipients)}, {len(self.attachments)} attachments>"  # no text
+
     @property
     def recipients(self) -> tuple[Address, ...]:
         """Everybody in To, Cc and Bcc, each once: the envelope's recipients."""
@@ -214,7 +218,7 @@ class Mail:
         return part
 
     def _fields(self) -> Iterable[tuple[str, str]]:
-        given: Sequence[tuple[str, str]] = self.headers  # type: ignore[assignment] - __post_init__ has made it so
+        given = cast("tuple[tuple[str, str], ...]", self.headers)  # __post_init__ has made it so
         names = {name.lower() for name, _ in given}
         if self.date is not None:
             yield "Date", format_date(self.date)

@@ -381,7 +381,7 @@ def choose(survey: Survey, *, text: bool, eight_bit: bool) -> str:
     The transfer encoding for a body: "7bit", "8bit", "quoted-printable" or "base64".
 
     text: is it of type text? Anything else is base64, unless it is empty: what is not text must arrive octet by
-    octet, and servers on the way change line ends and blanks at the ends of lines. eight_bit: is 8bit allowed?
+    octet, and servers on the way change line ends and blanks at the ends of lines.  eight_bit: is 8bit allowed?
     """
     if not survey.size:
         return "7bit"
