@@ -127,7 +127,7 @@ class Mail:
 
     from_, to, cc, bcc, reply_to: text as in a field ("Jo <jo@example.org>, team: a@example.org;"), `Address`,
     `NamedAddress`, `Group`, or a sequence of these; kept as tuples of the last two.  bcc is never written unless
-    asked.  subject, text, html: any text.  attachments: files behind the text; inline: files within the HTML (`cid:`).
+    asked.  subject, text, html: any text.  attachments: files behind the text.  inline: files in the HTML (`cid:`).
     headers: further fields, a mapping or pairs, written behind the usual ones; one of these (Date, Sender...)
     replaces what would have been made.  date: seconds since 1970, or a datetime.  message_id: with its brackets.
     in_reply_to, references: identifiers with their brackets; a sequence or a text.

@@ -41,8 +41,8 @@ class Style:
     utf8: header fields in UTF-8 (RFC 6532), to be sent with SMTPUTF8 only.  eight_bit: bodies may go as 8bit, to be
     sent with 8BITMIME only.  bcc: Bcc and Resent-Bcc are written.  complete: a `Part` gets Date, Message-ID and
     MIME-Version if it has none, and must have From, as a `Mail` always does (RFC 5322 3.6).
-    now: seconds since 1970, for Date and Message-ID; None: now.  token: gives 32 random characters, for boundaries and
-    Message-ID. domain: of Message-ID; that of the author when it is "".
+    now: seconds since 1970, for Date and Message-ID; None: now.  token: gives 32 random characters, for boundaries
+    and Message-ID.  domain: of Message-ID; that of the author when it is "".
     """
 
     utf8: bool = False

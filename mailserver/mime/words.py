@@ -108,11 +108,11 @@ def encode_words(text: str, *, first: int = MOST_IN_A_WORD) -> list[str]:
     The text as encoded words, to be written with a blank or a fold between.
 
     first: how many characters the first word may have; at least 24, which is room for one character of any length.
-    Q where at most a third of the octets must be escaped, because it can be read; else B.  "" gives [].
+    Q where at most half of the octets must be escaped, because it can be read; else B.  "" gives [].
     """
     octets = text.encode("utf-8", "replace")
     escapes = len(octets.translate(None, _NEEDS_NO_ESCAPE))
-    if escapes * 3 <= len(octets):
+    if escapes * 2 <= len(octets):
         return [f"=?utf-8?q?{word}?=" for word in _q_words(text, first)]
     return [f"=?utf-8?b?{word}?=" for word in _b_words(text, first)]
 
