@@ -156,7 +156,7 @@ class Mail:
             object.__setattr__(self, name, _addresses(_FIELDS[name], getattr(self, name)))
         if not mailboxes(self._list("from_")):
             raise EncodeError("From", "", "the author is missing")
-        if len(self._list("from_")) != len(mailboxes(self._list("from_"))):
+        if any(isinstance(each, Group) for each in self._list("from_")):
             raise EncodeError("From", format_addresses(self._list("from_")), "a group is no author")
         for name in ("in_reply_to", "references"):
             object.__setattr__(self, name, _identifiers(_FIELDS[name], getattr(self, name)))

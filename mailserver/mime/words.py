@@ -100,7 +100,7 @@ _OVERHEAD = len("=?utf-8?q??=")
 # What may stand as it is in a Q word anywhere, also in a phrase (RFC 2047 5 (3)).
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _Q = tuple(chr(octet) if octet in _SAFE else "_" if octet == 32 else f"={octet:02X}" for octet in range(256))
-_NEEDS_NO_ESCAPE = bytes(sorted(_SAFE | {32}))
+_READABLE = frozenset(map(chr, _SAFE | {32}))
 
 
 def encode_words(text: str, *, first: int = MOST_IN_A_WORD) -> list[str]:
@@ -108,11 +108,9 @@ def encode_words(text: str, *, first: int = MOST_IN_A_WORD) -> list[str]:
     The text as encoded words, to be written with a blank or a fold between.
 
     first: how many characters the first word may have; at least 24, which is room for one character of any length.
-    Q where at most half of the octets must be escaped, because it can be read; else B.  "" gives [].
+    Q where at least half of the characters can be read then, else B.  "" gives [].
     """
-    octets = text.encode("utf-8", "replace")
-    escapes = len(octets.translate(None, _NEEDS_NO_ESCAPE))
-    if escapes * 2 <= len(octets):
+    if sum(character in _READABLE for character in text) * 2 >= len(text):
         return [f"=?utf-8?q?{word}?=" for word in _q_words(text, first)]
     return [f"=?utf-8?b?{word}?=" for word in _b_words(text, first)]
 

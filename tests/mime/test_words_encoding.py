@@ -33,8 +33,8 @@ class EncodeWordsTests(SynchronousTestCase):
         self.assertEqual([word[:10] for word in words], ["=?utf-8?b?", "=?utf-8?b?"])
 
     def test_what_can_be_read_is_quoted_what_cannot_is_base64(self) -> None:
-        self.assertEqual(encode_words("\u00fcab")[0][:10], "=?utf-8?q?")
-        self.assertEqual(encode_words("\u00fca")[0][:10], "=?utf-8?b?")
+        self.assertEqual(encode_words("\u00fca")[0][:10], "=?utf-8?q?")
+        self.assertEqual(encode_words("\u00fc\u00fca")[0][:10], "=?utf-8?b?")
 
     def test_no_word_ends_within_a_character(self) -> None:
         for character in ("\u00e4", "\u20ac", "\U0001f600"):
