@@ -388,7 +388,8 @@ def choose(survey: Survey, *, text: bool, eight_bit: bool) -> str:
     if text and survey.plain and (survey.ascii or eight_bit):
         return "7bit" if survey.ascii else "8bit"
     # In quoted-printable a line end is a line end; a CR or LF alone must arrive as what it is, and so goes as base64.
-    if text and survey.canonical and survey.size + 2 * survey.escapes <= (survey.size + 2) // 3 * 4:
+    # Up to a quarter of escapes it can still be read, and is hardly longer than base64.
+    if text and survey.canonical and survey.escapes * 4 <= survey.size:
         return "quoted-printable"
     return "base64"
 
