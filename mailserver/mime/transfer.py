@@ -486,6 +486,14 @@ def _line_ends(encoded: bytes) -> bytes:
     return encoded.replace(b"\n", b"\r\n")
 
 
+def _softly_ended(encoded: bytes) -> bytes:
+    """The same with a soft line break behind it; the last line may have no room for its equals sign."""
+    if len(encoded) - encoded.rfind(b"\n") - 1 > 75:
+        last = -3 if encoded[-3:-2] == b"=" else -1
+        encoded = encoded[:last] + b"=\r\n" + encoded[last:]
+    return encoded + b"=\r\n"
+
+
 def _quoted_printable(blocks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for block in blocks:
@@ -497,7 +505,7 @@ def _quoted_printable(blocks: Iterable[bytes]) -> Iterator[bytes]:
                 continue
             # A line without an end: cut, but not within a CRLF.
             end = len(block) - block.endswith(b"\r")
-            yield encode_quoted_printable(block[:end]) + b"=\r\n"
+            yield _softly_ended(encode_quoted_printable(block[:end]))
         else:
             yield encode_quoted_printable(block[:end])
         rest = block[end:]
