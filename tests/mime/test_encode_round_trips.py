@@ -29,9 +29,10 @@ BEYOND = {"header-too-long", "too-many-parts"}
 #: A field as long as the limit is longer when it is folded.
 LONG = 500_000
 
-characters = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
+# A byte order mark is no character to who reads it.
+characters = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="\ufeff")
 lines = st.text(characters, max_size=120) | st.text("ab \u00e4\u20ac=?,", max_size=200)
-texts = st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r"), max_size=100)).map(
+texts = st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r\ufeff"), max_size=100)).map(
     "\n".join
 )
 addresses = st.builds(
@@ -177,7 +178,7 @@ class CorpusTests(SynchronousTestCase):
     def test_TM17_each_can_be_attached_to_a_new_mail(self) -> None:
         for case in CASES:
             part = decode(case.octets)
-            if BEYOND & {defect.kind for defect in part.defects}:
+            if (BEYOND | {"too-deep"}) & {defect.kind for defect in part.defects}:
                 continue
             octets = encode(Mail("a@example.org", attachments=[Attachment("mail.eml", part)]))
             check_form(octets)
