@@ -176,7 +176,7 @@ class GenSmtpTests(SynchronousTestCase):
         tests = (ROOT / "tests").rglob("test_*.py")
         methods = {name for path in tests for name in re.findall(r"def (test_\w+)\(", path.read_text("utf-8"))}
         for row in self.text.split("## D:")[1].splitlines():
-            if row.startswith(("| D", "| TS")):
+            if row.startswith(("| D", "| TS", "| M", "| TM", "| TU")):
                 named = re.findall(r"`(test_\w+)`", row)
                 self.assertTrue(named, row)
                 self.assertEqual(sorted(set(named) - methods), [], row)

@@ -162,6 +162,11 @@ class Part:
     # -- what it holds ---------------------------------------------------------------------------------------------
 
     @property
+    def given(self) -> Content | None:
+        """What a program gave as the content; None for a part that was read."""
+        return self._content if self.extent is None else None
+
+    @property
     def raw(self) -> bytes:
         """The octets of the part as they stood, header section and all; b"" if a program made it."""
         extent = self.extent

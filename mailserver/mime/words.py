@@ -2,6 +2,7 @@
 Encoded words (RFC 2047): text in header fields that is not ASCII.
 
 In: what stands in a field, as octets.  Out: text.  Reading never fails: what is no encoded word stays as it is.
+And back: text into encoded words in UTF-8, each of at most 75 characters, none with half a character (5 (3)).
 
 RFC 2047 2 (syntax), 6.2 (blanks between words); RFC 2231 5 (language); RFC 6532 (UTF-8 without encoding).
 More is read than the RFC allows: a question mark in a word, words of any length, base64 without its padding, and
@@ -87,3 +88,58 @@ def _decode_word(encoding: bytes, text: bytes) -> bytes:
         # What is not two digits is text; binascii would drop an "=" at the end, as a soft line break.
         text = _LONE_EQUALS.sub(b"=3D", text)
     return binascii.a2b_qp(text, header=True)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+#: RFC 2047 2.
+MOST_IN_A_WORD = 75
+_OVERHEAD = len("=?utf-8?q??=")
+# What may stand as it is in a Q word anywhere, also in a phrase (RFC 2047 5 (3)).
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
+_Q = tuple(chr(octet) if octet in _SAFE else "_" if octet == 32 else f"={octet:02X}" for octet in range(256))
+_READABLE = frozenset(map(chr, _SAFE | {32}))
+
+
+def encode_words(text: str, *, first: int = MOST_IN_A_WORD) -> list[str]:
+    """
+    The text as encoded words, to be written with a blank or a fold between.
+
+    first: how many characters the first word may have; at least 24, which is room for one character of any length.
+    Q where at least half of the characters can be read then, else B.  "" gives [].
+    """
+    if sum(character in _READABLE for character in text) * 2 >= len(text):
+        return [f"=?utf-8?q?{word}?=" for word in _q_words(text, first)]
+    return [f"=?utf-8?b?{word}?=" for word in _b_words(text, first)]
+
+
+def _q_words(text: str, first: int) -> list[str]:
+    room = first - _OVERHEAD
+    words: list[str] = []
+    pieces: list[str] = []
+    length = 0
+    for character in text:
+        piece = "".join([_Q[octet] for octet in character.encode("utf-8", "replace")])
+        if length + len(piece) > room and pieces:
+            words.append("".join(pieces))
+            pieces, length, room = [], 0, MOST_IN_A_WORD - _OVERHEAD
+        pieces.append(piece)
+        length += len(piece)
+    return [*words, "".join(pieces)] if pieces else words
+
+
+def _b_words(text: str, first: int) -> list[str]:
+    room = (first - _OVERHEAD) // 4 * 3
+    words: list[str] = []
+    octets = bytearray()
+    for character in text:
+        piece = character.encode("utf-8", "replace")
+        if len(octets) + len(piece) > room and octets:
+            words.append(_base64(octets))
+            octets, room = bytearray(), (MOST_IN_A_WORD - _OVERHEAD) // 4 * 3
+        octets += piece
+    return [*words, _base64(octets)] if octets else words
+
+
+def _base64(octets: bytes | bytearray) -> str:
+    return binascii.b2a_base64(octets, newline=False).decode("ascii")
