@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mailserver.reply import Refusal, Reply
     from mailserver.server import listen, start, stop
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 #: name -> the module that has it.
 _HOME = {
