@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 IN_MEMORY = 256 * 1024
 #: Octets of a block that is read from the file.
 BLOCK = 64 * 1024
+#: How the names of the files begin.
+PREFIX = "message-"
 
 
 class Message:
@@ -55,7 +57,6 @@ class Message:
         message._path = path
         message._file = path.open("rb")
         message.size = os.fstat(message._file.fileno()).st_size
-        message._part = None
         message._keeps = True
         return message
 
@@ -92,7 +93,7 @@ class Message:
     def _to_file(self) -> None:
         folder = self._folder() if self._folder is not None else None
         # mkstemp: mode 0600, O_EXCL and O_NOFOLLOW, a name that nobody can guess.
-        descriptor, name = tempfile.mkstemp(suffix=".eml", prefix="message-", dir=folder)
+        descriptor, name = tempfile.mkstemp(suffix=".eml", prefix=PREFIX, dir=folder)
         self._path = Path(name)
         self._file = os.fdopen(descriptor, "r+b")
         self._file.write(self._held or b"")
