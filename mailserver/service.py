@@ -131,7 +131,8 @@ class MailService(ReloadingService):
     load: reads the configuration again, for SIGHUP; None: signals are not ours to use.  told: gets the addresses,
     (listener, "host:port") each, when all listeners listen.  owner: whose the process will be, when somebody else
     (twistd --uid) sees to that; by default what the configuration says, and then root is given up here.
-    apps: of the program that this is a part of, beside those of the configuration.  place: of a worker; sockets: those that its parent has bound, by `key_of` their listeners.
+    apps: of the program that this is a part of, beside those of the configuration.  place: of a worker;
+    sockets: those that its parent has bound, by `key_of` their listeners.
     """
 
     def __init__(

@@ -130,7 +130,11 @@ class App:
         """A client is there; behind implicit TLS the handshake is done.  A text stands in the banner."""
         return None
 
-    def helo(self, name: str, extensions: dict[str, str | None]) -> Answer[Mapping[str, str | None] | None]:  # noqa: ARG002
+    def helo(
+        self,
+        name: str,  # noqa: ARG002
+        extensions: dict[str, str | None],  # noqa: ARG002
+    ) -> Answer[Mapping[str, str | None] | None]:
         """
         EHLO, LHLO or HELO.  extensions: keyword -> its value or None, in their order; it may be changed in place, or
         another one returned.  What is left out does not work; "SIZE" sets the limit of this connection in octets

@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock, TimeoutError, ensureDeferred
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -235,21 +236,20 @@ class Caller:
             if isinstance(result, Deferred):
                 result = await result.addTimeout(self._timeout, self._clock)
             outcome = "ok"
-            return result
         except Refusal:
             outcome = "refused"
             raise
         except (Disconnect, CancelledError):
             outcome = "ok"
             raise
-        except TimeoutError as error:
+        except defer.TimeoutError as error:
             outcome = "timeout"
             text = f"app {self._name}: {what} took longer than {self._timeout:g} s"
             _log.error(
                 "{problem} and was cancelled", event="app-timeout", app=self._name, callback=what, problem=text
             )
             raise Refusal(replies.LOCAL_TROUBLE, text) from error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the app raises
             _log.failure(
                 "app {app}: {callback} failed",
                 failure=Failure(),
@@ -259,6 +259,8 @@ class Caller:
             )
             # Without a cause: it is in the log already, and must not be told twice.
             raise Refusal(replies.LOCAL_TROUBLE, f"app {self._name}: {type(error).__name__}") from None
+        else:
+            return result
         finally:
             self._turn.release()
             self._observer.app_called(self._name, what, longest, outcome)

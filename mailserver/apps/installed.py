@@ -39,10 +39,9 @@ class AppSettings:
     """
     What the configuration says of an app.
 
-    name: unique.  app: its class.
-    options: as the class's `Options` made them.  match: whose turn it is.  timeout: seconds.  separator: of details.
-    source: how to import it again in another process ("tickets.py:Tickets"); "" when that is not possible.  folder: where its
-    relative path starts.
+    name: unique.  app: its class.  options: as the class's `Options` made them.  match: whose turn it is.  timeout:
+    seconds.  separator: of details.  source: how to import it again in another process ("tickets.py:Tickets"); ""
+    when that is not possible.  folder: where its relative path starts.
     """
 
     name: str

@@ -116,7 +116,8 @@ class SessionSettings:
     lmtp: the conversation is LMTP.  banner_delay: seconds that a client must wait for the banner; who talks before it
     is refused.  vrfy: VRFY tells who exists.  hold: FUTURERELEASE (RFC 4865) for at most so many seconds; 0: not
     offered.  verbs: commands beyond ours that somebody answers, b"*" for all of them.  mail_parameters,
-    rcpt_parameters: ESMTP parameters beyond ours that somebody understands.  tell_mistakes: tell of each mistake of the client.
+    rcpt_parameters: ESMTP parameters beyond ours that somebody understands.  tell_mistakes: tell of each mistake of
+    the client.
     """
 
     hostname: str
