@@ -112,7 +112,7 @@ def service(app: AppLike, *where: Where, reactor: Any = None, **settings: Any) -
     data_dir = settings.pop("data_dir", None)
     folder = None if data_dir is not None else Path(tempfile.mkdtemp(prefix="mailserver-"))
     try:
-        config = _config(where or (2525,), Path(data_dir or folder or "."), folder is not None, settings)
+        config = _config(where or (2525,), Path(data_dir or folder or "."), settings, for_now=folder is not None)
         made = Listening(config, reactor, apps, folder)
     except BaseException:
         if folder is not None:
@@ -250,7 +250,7 @@ def _class_of(take: Callable[..., Any]) -> type[App]:
     return Taking
 
 
-def _config(where: Iterable[Where], data_dir: Path, for_now: bool, settings: dict[str, Any]) -> Config:
+def _config(where: Iterable[Where], data_dir: Path, settings: dict[str, Any], *, for_now: bool) -> Config:
     """The configuration, by way of the words of a file, so that the same rules hold and the same is refused."""
     server = {"hostname": "localhost", **settings.pop("server", {}), "data_dir": str(data_dir.absolute())}
     if "hostname" in settings:

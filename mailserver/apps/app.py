@@ -147,7 +147,7 @@ class App:
         return None
 
     def authenticate(self, login: Login) -> Answer[bool | str | None]:  # noqa: ARG002
-        """AUTH: True or the name of an identity lets the client in, False does not, None leaves it to the accounts."""
+        """AUTH: True or an identity (text) lets the client in, False does not, None leaves it to the accounts."""
         return None
 
     def mail(self, sender: Address | None, parameters: Parameters) -> Answer[Address | str | None]:  # noqa: ARG002

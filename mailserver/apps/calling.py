@@ -242,13 +242,13 @@ class Caller:
         except (Disconnect, CancelledError):
             outcome = "ok"
             raise
-        except defer.TimeoutError as error:
+        except defer.TimeoutError:
             outcome = "timeout"
             text = f"app {self._name}: {what} took longer than {self._timeout:g} s"
             _log.error(
                 "{problem} and was cancelled", event="app-timeout", app=self._name, callback=what, problem=text
             )
-            raise Refusal(replies.LOCAL_TROUBLE, text) from error
+            raise Refusal(replies.LOCAL_TROUBLE, text) from None
         except Exception as error:  # noqa: BLE001 - whatever the app raises
             _log.failure(
                 "app {app}: {callback} failed",

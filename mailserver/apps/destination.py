@@ -25,13 +25,15 @@ from mailserver.apps.app import Changes
 from mailserver.apps.installed import Instance
 from mailserver.apps.message import Message
 from mailserver.apps.view import AppAddress
-from mailserver.delivery.gate import fields
+from mailserver.delivery.gate import fields, has_header
 from mailserver.delivery.transaction import reply_for
 from mailserver.envelope import Envelope, Recipient
 from mailserver.interfaces import IDelivery
 from mailserver.reply import Refusal, Reply
 
 _log = Logger(namespace="mailserver.apps")
+# Control characters but the tab, and what Unicode takes for the end of a line.
+_UNFIT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAME = re.compile(r"[!-9;-~]{1,76}\Z")
 
 
@@ -218,10 +220,7 @@ def changed(message: Message, changes: Any) -> Message:
         header, rest = _split(source)
         new.write(b"".join(field_of(name, value) for name, value in changes.add))
         unwanted = {name.lower().encode("ascii", "replace") for name in changes.remove}
-        kept = fields(header)
-        new.write(b"".join(whole for name, whole in kept if name not in unwanted))
-        if rest and kept == [] and not rest.startswith(b"\r\n"):
-            new.write(b"\r\n")
+        new.write(b"".join(whole for name, whole in fields(header) if name not in unwanted))
         new.write(rest)
         for block in source:
             new.write(block)
@@ -241,20 +240,20 @@ def _split(source: Any) -> tuple[bytes, bytes]:
             return b"", held
         end = held.find(b"\r\n\r\n", start)
         if end >= 0:
-            return held[: end + 2], held[end + 2 :]
-    return held, b""
+            return (held[: end + 2], held[end + 2 :]) if has_header(held) else (b"", b"\r\n" + held)
+    return (held, b"") if has_header(held) or not held else (b"", b"\r\n" + held)
 
 
 def field_of(name: str, value: str) -> bytes:
     """
-    A header field, folded and encoded (RFC 5322 2.2, RFC 2047).
+    A header field, folded, with encoded words for what is not ASCII (RFC 5322 2.2).
 
     Raises ValueError for a name that is none, and for a value that would begin another line.
     """
     if not isinstance(name, str) or not _NAME.match(name):
         raise ValueError(f"{name!r} is no name of a field")
-    if any(character in value for character in "\r\n\0"):
-        raise ValueError(f"the value of {name} holds a line end or a NUL")
+    if _UNFIT.search(value):
+        raise ValueError(f"the value of {name} holds a line end or another control character")
     charset = "us-ascii" if value.isascii() else "utf-8"
     text = Header(value, charset, header_name=name).encode(linesep="\r\n")
     return f"{name}: {text}\r\n".encode("ascii")

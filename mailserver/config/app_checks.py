@@ -12,8 +12,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from mailserver.apps.installed import callbacks_of
-from mailserver.apps.loading import AppError, settings_of
 from mailserver.config.classes import AppTable
 from mailserver.config.lines import KeyPath
 from mailserver.config.listener_checks import Remark
@@ -22,6 +20,12 @@ from mailserver.config.reading import Parts
 
 def check_apps(parts: Parts, folder: Path) -> Iterator[Remark]:
     """All remarks on the apps.  folder: where their relative paths start."""
+    if not parts.apps:
+        return
+    # They bring Twisted with them, which nobody needs who only wants to know where the data directory is.
+    from mailserver.apps.installed import callbacks_of
+    from mailserver.apps.loading import AppError, settings_of
+
     seen: dict[str, KeyPath] = {}
     listeners = set(parts.names.values())
     for path, app in parts.apps.items():

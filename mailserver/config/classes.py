@@ -351,12 +351,13 @@ class AppMatch(Table):
 
 
 class AppTable(Table):
-    """
-    An app: your own code, a program or a web address that decides about mail or takes it. Any number of [[app]]
-    tables, asked in their order. Each has one of python, command, webhook, discard and reject.
-    """
+    """An app: your own code, or a program, that decides about mail or takes it. Any number of [[app]] tables."""
 
-    name: AppName = Field(description="Its name in the log and in statistics.", examples=["tickets"])
+    name: AppName = Field(
+        description="Its name in the log and in statistics. Apps are asked in their order in this file. Each has one "
+        "of python, command, webhook, discard and reject.",
+        examples=["tickets"],
+    )
     python: str | None = Field(
         default=None,
         description='The class: "package.module:Class", or "path/file.py:Class". Every callback of `mailserver.App` '

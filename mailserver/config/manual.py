@@ -121,7 +121,7 @@ _TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[[listener]]", Listener),
     ("[[domain]]", Domain),
     ("[[app]]", AppTable),
-    ("match of [[app]]", AppMatch),
+    ("[app.match]", AppMatch),
 )
 
 
