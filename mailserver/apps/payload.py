@@ -20,7 +20,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mailserver.apps.arguments import parts_of
@@ -86,11 +85,11 @@ class Source:
 
     def __init__(self, message: Message) -> None:
         self.size = message.size
-        self.folder: Path | None = None
+        self.folder: str | None = None
         self.file: IO[bytes]
         self._message = message
         if message.size > IN_MEMORY:
-            self.folder = message.path.parent
+            self.folder = str(message.path.parent)
             self.file = message.path.open("rb")
         else:
             self.file = io.BytesIO(message.read())

@@ -93,6 +93,8 @@ class Run(ProcessProtocol):
     certain, once, also when it could not be started.
     """
 
+    transport: Any  # a process: more than its interface says
+
     def __init__(
         self, invocation: Invocation, blocks: Iterator[bytes], machine: Machine, ended: Callable[[], None]
     ) -> None:
@@ -133,7 +135,6 @@ class Run(ProcessProtocol):
 
     def connectionMade(self) -> None:
         """It runs."""
-        assert self.transport is not None
         self._pid = self.transport.pid or 0
         self._later(self._invocation.timeout, self._too_long)
         self.transport.registerProducer(self, False)  # False: a pull producer
@@ -148,7 +149,6 @@ class Run(ProcessProtocol):
             self._trouble = f"the message cannot be read: {error}"
             self._end()
             return
-        assert self.transport is not None
         if block is None:
             self._halted = True
             self.transport.unregisterProducer()
@@ -233,14 +233,12 @@ class Run(ProcessProtocol):
         # What the program left behind holds our pipes; it may live on, without them.  Or the program itself hangs in
         # the kernel, where no signal reaches it.
         self._timer = None
-        assert self.transport is not None
         self.transport.loseConnection()
         if self._exit is None:
             self._trouble = self._trouble or "does not end"
         self._finish()
 
     def _signal(self, number: signal.Signals) -> None:
-        assert self.transport is not None
         # Without setsid, or in the instant before it has run, there is no such group.
         if not self._signal_group(number):
             try:

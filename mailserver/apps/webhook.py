@@ -27,7 +27,6 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver import __version__
 from mailserver.apps.common import Delivering, DeliveryOptions, Octets, Seconds, Slots
 from mailserver.apps.message import Message
 from mailserver.apps.payload import Body, Facts, Source, Wanted, body_of, identifier
@@ -42,7 +41,7 @@ MAX_TOLD = 200
 #: Messages over this are put into their form in a thread (octets).
 IN_REACTOR = 64 * 1024
 #: Seconds that a connection stays open for the next message.
-KEPT_OPEN = 4.0
+KEPT_OPEN = 4
 REFUSED = Reply(550, "5.7.1", "Message refused")
 NOT_ACCEPTABLE = 406
 #: Statuses of the client's kind that ask to try again.
@@ -235,7 +234,7 @@ class Webhook(Delivering):
         from twisted.web.client import FileBodyProducer
         from twisted.web.http_headers import Headers
 
-        fields = Headers({"User-Agent": [f"mailserver/{__version__}"], "Accept": ["application/json"]})
+        fields = Headers({"User-Agent": ["mailserver"], "Accept": ["application/json"]})
         for name, value in headers.items():
             fields.setRawHeaders(name, [value])
         for name, secret in self.options.headers.items():
