@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from twisted.logger import Logger
 
 from mailserver.apps.arguments import MAX_NAME, parts_of
@@ -108,6 +108,10 @@ def _variables(environment: dict[str, str]) -> dict[str, str]:
     return environment
 
 
+def _placed(path: str, info: ValidationInfo) -> str:
+    return os.path.join((info.context or {}).get("folder", ""), path)
+
+
 class CommandOptions(DeliveryOptions):
     """What may be said of a command."""
 
@@ -133,6 +137,17 @@ class CommandOptions(DeliveryOptions):
     refuse_on: frozenset[Annotated[int, Field(ge=1, le=255)]] = Field(
         default=frozenset(), description="Further exit statuses that refuse the message for good (554)."
     )
+
+    @field_validator("run")
+    @classmethod
+    def _program_from_folder(cls, run: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """A relative path, one with a slash, starts where the configuration is."""
+        return (_placed(run[0], info), *run[1:]) if "/" in run[0] else run
+
+    @field_validator("folder")
+    @classmethod
+    def _folder_from_folder(cls, folder: str | None, info: ValidationInfo) -> str | None:
+        return folder if folder is None else _placed(folder, info)
 
     @model_validator(mode="after")
     def _goes_together(self) -> CommandOptions:
@@ -392,10 +407,7 @@ def _with_lf(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _found(options: CommandOptions) -> str | None:
     """The path of the program: as it is with a slash, else in PATH.  Looked up each time: it may come later."""
-    name = options.run[0]
-    if "/" in name and options.folder is not None:
-        name = os.path.join(options.folder, name)
-    found = shutil.which(name, path=options.environment.get("PATH", PATH))
+    found = shutil.which(options.run[0], path=options.environment.get("PATH", PATH))
     return os.path.abspath(found) if found is not None else None
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
+from twisted.logger import Logger
 
 from mailserver.apps.app import App
 from mailserver.apps.arguments import ArgumentsError, script_arguments
@@ -109,6 +110,8 @@ class Slots:
 class Delivering(App):
     """The base of `Command` and `Webhook`: one act for each recipient or message, within `self.shared.slots`."""
 
+    log = Logger()
+
     def rcpt(self, recipient: AppAddress, parameters: Parameters) -> None:  # noqa: ARG002 - the base's signature
         """Arguments that cannot be taken are refused while the sender still hears which address it was."""
         if self.options.arguments:
@@ -139,7 +142,13 @@ class Delivering(App):
         answers: dict[Any, Any] = {}
         for recipient, (done, result) in zip(envelope.recipients, results, strict=True):
             if not done:
-                self.log.failure("{app}: a recipient's delivery failed", failure=result, app=self.name)
+                self.log.failure(
+                    "app {app}: {callback} failed",
+                    failure=result,
+                    event="app-failed",
+                    app=self.name,
+                    callback="message",
+                )
             answers[recipient.address] = result if done else Refusal(LOCAL_TROUBLE)
         return answers
 

@@ -22,6 +22,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferTimeout
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -202,10 +205,10 @@ class Webhook(Delivering):
             body, headers = await self._prepared(facts, message)
             exchange = Deferred.fromCoroutine(self._exchange(body, headers))
             answer = await exchange.addTimeout(self.options.timeout, self.shared.clock)
-        except CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the network, the disk, whatever the other side sends
-            self._tell("error", envelope, recipients, _reason(error), 0)
+        except Exception as error:
+            if isinstance(error, CancelledError) or not (reason := _reason(error)):
+                raise
+            self._tell("error", envelope, recipients, reason, 0)
             raise Refusal(LOCAL_TROUBLE) from None
         finally:
             if body is not None:
@@ -257,8 +260,11 @@ class Webhook(Delivering):
             self._tell("error", envelope, recipients, f"its answer cannot be used: {error}", answer.status)
             raise Refusal(LOCAL_TROUBLE) from None
         except Refusal as refusal:
-            how = "has refused the message" if refusal.reply.code >= 500 else "asks to try again"
-            level = "info" if answer.status < 300 or refusal.reply.code >= 500 else "error"
+            meant = refusal.reply is not LOCAL_TROUBLE
+            how = f"has answered {refusal.reply}" if meant else f"has answered {answer.status}, to be tried again"
+            if 300 <= answer.status < 400:
+                how += "; redirects are not followed"
+            level = "info" if meant else "error"
             self._tell(level, envelope, recipients, how, answer.status)
             raise
         self._tell("info", envelope, recipients, "has taken the message", answer.status)
@@ -400,14 +406,26 @@ def _text(value: object) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """An error in words that hold nothing of the request."""
+    """Trouble with the network or the disk in words that hold nothing of the request; "" for any other error."""
+    from OpenSSL.SSL import Error as TLSError
+    from service_identity import VerificationError
+
     reasons = getattr(error, "reasons", None)
-    if reasons:  # of twisted.web: a list of Failures
-        return "; ".join(_reason(each.value) for each in reasons[:3])
-    name = type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be reached: {error.strerror}"
-    return "takes too long" if name == "TimeoutError" else f"cannot be reached: {name}"
+    if isinstance(reasons, list):  # what twisted.web wraps trouble into: a list of Failures
+        return "; ".join(_reason(each.value) or type(each.value).__name__ for each in reasons[:3])
+    if isinstance(error, DeferTimeout | ConnectTimeout | CancelledError):
+        return "takes too long"
+    if isinstance(error, VerificationError):
+        return "has a certificate for another name"
+    if isinstance(error, TLSError):
+        words = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        why = "; ".join(str(each[-1]) for each in words[:3] if each) or "no TLS"
+        return f"cannot be trusted: {why}"
+    if isinstance(error, DNSLookupError):
+        return "cannot be found by its name"
+    if isinstance(error, ConnectError | ConnectionClosed):
+        return f"cannot be reached: {type(error).__name__}"
+    return f"cannot be given the message: {error.strerror}" if isinstance(error, OSError) else ""
 
 
 def _keys(options: WebhookOptions) -> tuple[bytes, ...]:
