@@ -26,6 +26,7 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import Cooperator
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -132,7 +133,7 @@ class WebhookOptions(DeliveryOptions):
 class Shared:
     """
     What all connections of a process share.  client: treq's.  run_in_thread: as `deferToThread`.
-    close: ends connections that are kept open.
+    cooperator: reads bodies, a block at a time.  close: ends connections that are kept open.
     """
 
     slots: Slots
@@ -140,6 +141,7 @@ class Shared:
     client: Any
     keys: tuple[bytes, ...]
     run_in_thread: Any
+    cooperator: Any
     close: Any = lambda: None
 
 
@@ -178,8 +180,9 @@ class Webhook(Delivering):
         def run_in_thread(function: Any, *arguments: Any) -> Deferred[Any]:
             return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
 
+        cooperator = Cooperator(scheduler=lambda call: reactor.callLater(0.0, call))
         slots = Slots(options.concurrency, options.waiting)
-        return Shared(slots, reactor, HTTPClient(agent), keys, run_in_thread, close)
+        return Shared(slots, reactor, HTTPClient(agent), keys, run_in_thread, cooperator, close)
 
     @classmethod
     def teardown(cls, shared: Shared) -> Any:
@@ -244,7 +247,7 @@ class Webhook(Delivering):
             fields.setRawHeaders(name, [secret.get_secret_value()])
         response = await self.shared.client.post(
             self.options.url,
-            data=FileBodyProducer(body.file),
+            data=FileBodyProducer(body.file, self.shared.cooperator),
             headers=fields,
             allow_redirects=False,
             unbuffered=True,
