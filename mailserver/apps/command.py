@@ -261,7 +261,7 @@ class Command(Delivering):
             app=self.name,
             program=self.options.run[0],
             how=how_it_ended(outcome),
-            id=given.envelope.id,
+            transaction=given.envelope.id,
             recipients=[str(each.address) for each in given.recipients],
             status=outcome.status,
             stdout=_shown(outcome.stdout),

@@ -122,7 +122,7 @@ class Delivering(App):
         try:
             return script_arguments(recipient.address)
         except ArgumentsError as error:
-            raise Refusal(Reply(553, "5.1.3", f"Address not taken: {error}")) from error
+            raise Refusal(Reply(553, "5.1.3", f"Address not taken: {error}")) from None
 
     async def deliver(
         self, envelope: Envelope, act: Callable[[tuple[Recipient, ...]], Awaitable[Any]]

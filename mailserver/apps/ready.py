@@ -50,10 +50,10 @@ class Discard(App):
         self.shared.messages += 1
         self.shared.octets += message.size
         self.log.info(
-            "{app}: {id} discarded, of {size} octets, for {recipients}",
+            "{app}: {transaction} discarded, of {size} octets, for {recipients}",
             event="discarded",
             app=self.name,
-            id=envelope.id,
+            transaction=envelope.id,
             size=message.size,
             recipients=[str(each.address) for each in envelope.recipients],
             messages=self.shared.messages,

@@ -281,7 +281,7 @@ class Webhook(Delivering):
             app=self.name,
             host=urlsplit(self.options.url).netloc,
             how=how,
-            id=envelope.id,
+            transaction=envelope.id,
             recipients=[str(each.address) for each in recipients],
             status=status,
         )
