@@ -13,6 +13,7 @@ Those of qmail-command(8), 99, 100 and 111, are known too.  All else is a 451, a
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -143,6 +144,17 @@ class CommandOptions(DeliveryOptions):
     def _program_from_folder(cls, run: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         """A relative path, one with a slash, starts where the configuration is."""
         return (_placed(run[0], info), *run[1:]) if "/" in run[0] else run
+
+    @field_validator("user", "group")
+    @classmethod
+    def _exists(cls, name: str | None, info: ValidationInfo) -> str | None:
+        """A name that nobody has is told with the other problems of a configuration."""
+        if name is not None and info.context:
+            try:
+                pwd.getpwnam(name) if info.field_name == "user" else grp.getgrnam(name)
+            except KeyError:
+                raise ValueError(f"there is no {info.field_name} {name}") from None
+        return name
 
     @field_validator("folder")
     @classmethod
@@ -413,8 +425,6 @@ def _found(options: CommandOptions) -> str | None:
 
 def _owner_of(user: str | None, group: str | None) -> tuple[Owner | None, dict[str, str]]:
     """As whom to run, None for ourselves, and the variables that say so."""
-    import grp
-
     if user is None:
         return None, {}
     try:

@@ -23,6 +23,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IPullProducer
+from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,6 +35,8 @@ MAX_OUTPUT = 8192
 GRACE = 5.0
 #: Seconds that the pipes may stay open when the program is gone: something that it left behind may hold them.
 LINGER = 2.0
+#: Seconds between two looks whether a program that has closed its output is gone.
+PULSE = 0.05
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _log = Logger()
 
@@ -80,6 +83,7 @@ class Machine:
     """The process and its system, for tests to replace.  setsid: the path of that program; "": there is none."""
 
     reactor: Any
+    reap: Callable[[], None] = reapAllProcesses
     killpg: Callable[[int, int], None] = os.killpg
     setsid: str = field(default_factory=lambda: shutil.which("setsid", path="/usr/bin:/bin:/usr/local/bin") or "")
 
@@ -103,6 +107,8 @@ class Run(ProcessProtocol):
         self._output = {_STDOUT: bytearray(), _STDERR: bytearray()}
         self._pid = 0
         self._timer: Any = None
+        self._pulse: Any = None
+        self._open = {_STDOUT, _STDERR}
         self._waits = True  # does somebody wait for the answer?
         self._halted = False  # the program gets no more of the message
         self._over = False  # gone, and `ended` was called
@@ -167,6 +173,18 @@ class Run(ProcessProtocol):
         kept = self._output[childFD]
         kept += data[: MAX_OUTPUT - len(kept)]
 
+    def childConnectionLost(self, childFD: int) -> None:
+        """A pipe is closed.  A reactor in a thread hears of no SIGCHLD: behind the last output it is looked after."""
+        self._open.discard(childFD)
+        if not self._open and self._pulse is None:
+            self._pulse = self._machine.reactor.callLater(PULSE, self._look)
+
+    def _look(self) -> None:
+        self._pulse = None
+        self._machine.reap()
+        if self._exit is None and not self._over:
+            self._pulse = self._machine.reactor.callLater(PULSE, self._look)
+
     def processExited(self, reason: Failure) -> None:
         """It is gone; its pipes may still be open."""
         self._exit = reason.value
@@ -182,6 +200,8 @@ class Run(ProcessProtocol):
 
     def _finish(self) -> None:
         self._cancel_timer()
+        if self._pulse is not None and self._pulse.active():
+            self._pulse.cancel()
         self._halted = True
         if self._over:
             return

@@ -12,6 +12,7 @@ Standard Webhooks 1.0.0 (signature and id), RFC 9110 (HTTP); docs/destinations.m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -117,8 +118,14 @@ class WebhookOptions(DeliveryOptions):
     @field_validator("secret_file", "ca")
     @classmethod
     def _from_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        """Relative paths start where the configuration is."""
-        return path if path is None else Path((info.context or {}).get("folder", "")) / path
+        """Relative paths start where the configuration is; a file that is not there is told with its problems."""
+        if path is None or not info.context:
+            return path
+        path = Path(info.context["folder"]) / path
+        with contextlib.suppress(PermissionError):  # who may not look is told when the server starts
+            if not path.is_file():
+                raise ValueError(f"there is no file {path}")
+        return path
 
     @model_validator(mode="after")
     def _goes_together(self) -> WebhookOptions:

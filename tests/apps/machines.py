@@ -116,7 +116,11 @@ class FakeMachine:
         self.reactor = FakeReactor()
         self.groups: list[tuple[int, str]] = []
         self.group_error: OSError | None = None
-        self.machine = Machine(self.reactor, self._killpg, setsid)
+        self.reaped = 0
+        self.machine = Machine(self.reactor, self._reap, self._killpg, setsid)
+
+    def _reap(self) -> None:
+        self.reaped += 1
 
     def _killpg(self, pid: int, number: int) -> None:
         if self.group_error is not None:

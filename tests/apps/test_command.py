@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.address import parse_address
 from mailserver.apps import command
 from mailserver.apps.command import BEGINS_WITH_DASH, Command, CommandOptions, how_it_ended, reply_to
-from mailserver.apps.loading import check_class, options_of
+from mailserver.apps.loading import AppError, check_class, options_of
 from mailserver.apps.message import IN_MEMORY, Message
 from mailserver.apps.programs import Outcome
 from mailserver.envelope import Envelope, Peer, Recipient, TLSInfo
@@ -336,6 +336,12 @@ class OptionsTests(CommandCase):
         self.assertEqual(options.run, ("/etc/mailserver/scripts/x", "a/b"))
         self.assertEqual(options.folder, "/etc/mailserver/spool")
         self.assertEqual(options_of(Command, {"run": "procmail"}, Path("/etc")).run, ("procmail",))
+
+    def test_a_user_that_nobody_is_is_a_problem_of_the_configuration(self) -> None:
+        for given in ({"user": "nobody-here"}, {"user": "root", "group": "nobody-here"}):
+            error = self.assertRaises(AppError, options_of, Command, {"run": "x", **given}, Path("/etc"))
+            self.assertIn("nobody-here", str(error))
+        self.assertEqual(options_of(Command, {"run": "x", "user": "root"}, Path("/etc")).user, "root")
 
     def test_secrets_of_the_environment_are_not_shown(self) -> None:
         self.assertNotIn("hunter2", repr(CommandOptions(run="x", environment={"PASSWORD": "hunter2"})))

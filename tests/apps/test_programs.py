@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.apps.programs import GRACE, LINGER, MAX_OUTPUT, Invocation, Outcome, Owner, Run
+from mailserver.apps.programs import GRACE, LINGER, MAX_OUTPUT, PULSE, Invocation, Outcome, Owner, Run
 from tests.apps.machines import FIRST_PID, FakeMachine
 
 TIMEOUT = 60.0
@@ -149,6 +149,19 @@ class EndTests(RunCase):
         self.assertTrue(outcome.timed_out and outcome.trouble == "does not end")
         self.fake.last.exits(None, 9)  # in the end it does
         self.assertEqual(self.ended, 1)
+
+    def test_who_has_closed_its_output_is_looked_after_until_it_is_gone(self) -> None:
+        self.start()
+        process = self.fake.last
+        process.protocol.childConnectionLost(1)
+        self.fake.reactor.advance(PULSE)
+        self.assertEqual(self.fake.reaped, 0)
+        process.protocol.childConnectionLost(2)
+        for count in (1, 2, 3):
+            self.fake.reactor.advance(PULSE)
+            self.assertEqual(self.fake.reaped, count)
+        process.exits(0)
+        self.no_timer_is_left()
 
     def test_cancelling_ends_it_and_its_place_is_free_when_it_is_gone(self) -> None:
         done = self.start([b"one", b"two"])

@@ -23,7 +23,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from mailserver.apps import webhook
-from mailserver.apps.loading import check_class, options_of
+from mailserver.apps.loading import AppError, check_class, options_of
 from mailserver.apps.message import IN_MEMORY, Message
 from mailserver.apps.signing import read_secret, verify_signature
 from mailserver.apps.webhook import IN_REACTOR, MAX_ANSWER, Answer, AnswerError, Webhook, WebhookOptions, judged
@@ -361,10 +361,17 @@ class OptionsTests(SynchronousTestCase):
 
     def test_it_is_an_app_and_relative_paths_start_at_the_configuration(self) -> None:
         check_class(Webhook)
-        given = {"url": URL, "secret_file": "hook.secret", "ca": "/ca.pem", "attachment_limit": "5 MiB"}
-        options = options_of(Webhook, given, Path("/etc/mailserver"))
-        self.assertEqual(options.secret_file, Path("/etc/mailserver/hook.secret"))
-        self.assertEqual((options.ca, options.attachment_limit), (Path("/ca.pem"), 5 * 2**20))
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "hook.secret").touch()
+        given = {"url": URL, "secret_file": "hook.secret", "ca": os.fspath(folder / "hook.secret")}
+        options = options_of(Webhook, {**given, "attachment_limit": "5 MiB"}, folder)
+        self.assertEqual((options.secret_file, options.ca), (folder / "hook.secret", folder / "hook.secret"))
+        self.assertEqual(options.attachment_limit, 5 * 2**20)
+
+    def test_a_file_that_is_not_there_is_a_problem_of_the_configuration(self) -> None:
+        error = self.assertRaises(AppError, options_of, Webhook, {"url": URL, "ca": "nothing"}, Path("/etc"))
+        self.assertEqual((error.key, str(error)), ("options.ca", "there is no file /etc/nothing"))
 
 
 class SetupTests(SynchronousTestCase):
