@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 
 from hypothesis import given, settings
@@ -103,7 +104,7 @@ class CuttingTests(SynchronousTestCase):
         self, body: bytes, cuts: list[int], kind: Canonicalization
     ) -> None:
         places = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
-        blocks = [body[start:end] for start, end in zip(places, places[1:], strict=False)]
+        blocks = [body[start:end] for start, end in itertools.pairwise(places)]
         self.assertEqual(digest_of(kind, *blocks), sha256(reference(kind, body)))
 
     @given(odd_bodies, st.sampled_from(Canonicalization))
