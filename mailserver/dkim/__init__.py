@@ -8,8 +8,8 @@ docs/dkim.md shows both.  Nothing here reads a file, asks the DNS or looks at a 
 from mailserver.dkim.canonical import Canonicalization
 from mailserver.dkim.keys import Algorithm, BadKey, PrivateKey, load_private_key, new_private_key
 from mailserver.dkim.results import Outcome, Result, Verification, Weakness
-from mailserver.dkim.sign import OVERSIGNED, SIGNED, Signer, SigningOptions, Unsignable, sign
-from mailserver.dkim.verify import KeyUnavailable, Resolver, Verifier, VerifyingOptions, verify
+from mailserver.dkim.signer import OVERSIGNED, SIGNED, Signer, SigningOptions, Unsignable, sign
+from mailserver.dkim.verifier import KeyUnavailable, Resolver, Verifier, VerifyingOptions, verify
 
 __all__ = [
     "OVERSIGNED",

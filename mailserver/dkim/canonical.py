@@ -84,8 +84,7 @@ class BodyHash:
             self._hash_now(rest)
         # The last line gets its CRLF, and empty ones behind it are gone.  Without any line, 3.4.3 has one CRLF and
         # 3.4.4 has nothing.
-        if self.length or not self._relaxed:
-            self._hash_now(_CRLF)
+        self._hash_now(_CRLF if self.length or not self._relaxed else b"")
         self._digests[None] = self._hash.digest()
 
     def digest(self, length: int | None = None) -> bytes | None:

@@ -3,7 +3,7 @@ A DKIM-Signature field as a value: what it claims, before anything is computed.
 
 In: a field of a header section.  Out: `Signature`.
 Failures: `Unusable`, with the result that such a signature has and a reason in words of our own.  Whether the mail
-matches, and whether the key exists, is for `mailserver/dkim/verify.py` to find out.
+matches, and whether the key exists, is for `mailserver/dkim/verifier.py` to find out.
 
 RFC 6376 3.5 (the tags), 6.1.1 (what is checked); RFC 8301 3.1 (no SHA-1); RFC 8463 4.1 (ed25519);
 RFC 8616 4 (U-labels); RFC 8601 2.7.1 (the words of results).
