@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -307,7 +307,7 @@ async def _ask(resolver: Resolver, name: str) -> Sequence[TXTRecord] | None:
 
 
 async def verify(
-    message: bytes | Iterable[bytes],
+    message: bytes | Iterable[bytes] | AsyncIterable[bytes],
     resolver: Resolver,
     *,
     now: float,
@@ -319,6 +319,10 @@ async def verify(
     message: octets, or blocks of them, lines ended by CRLF.  now: seconds since 1970.
     """
     verifier = Verifier(options)
-    for block in (message,) if isinstance(message, bytes) else message:
-        verifier.write(block)
+    if isinstance(message, AsyncIterable):
+        async for block in message:
+            verifier.write(block)
+    else:
+        for block in (message,) if isinstance(message, bytes) else message:
+            verifier.write(block)
     return await verifier.finish(resolver, now=now)
