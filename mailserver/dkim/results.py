@@ -22,7 +22,7 @@ from mailserver.address import normal_domain
 _LEAST_SIGNATURE = 8
 #: RFC 5321 4.5.3.1.1.
 _MOST_LOCAL = 64
-# RFC 2045 5.1, token; a value that is none gets quotes.
+# `value` of RFC 8601 2.2 is a token as MIME has it; what is none gets quotes.
 _TOKEN = re.compile(r"[!#$%&'*+.0-9A-Z^_`a-z{|}~-]+\Z")
 _DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
 

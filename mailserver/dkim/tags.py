@@ -5,8 +5,7 @@ In: octets of a field's value, or of a TXT record.  Out: tags and values; decode
 Failures: `BadTags`, with the reason in words that hold nothing of the input.  The grammar is taken strictly, as
 RFC 6376 6.1.1 asks: what two readers could read in two ways is refused.
 
-RFC 6376 2.8 (FWS), 2.10, 2.11 (dkim-quoted-printable), 3.2 (tag lists); RFC 8616 4 (UTF-8 in values);
-RFC 4648 4 (base64).
+RFC 6376 2.8 (FWS), 2.10 (base64), 2.11 (dkim-quoted-printable), 3.2 (tag lists); RFC 8616 4 (UTF-8 in values).
 """
 
 from __future__ import annotations

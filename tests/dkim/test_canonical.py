@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.dkim import canonical
 from mailserver.dkim.canonical import BodyHash, Canonicalization, canonical_field
+from mailserver.dkim.fields import FieldSet, fields_of
 
 SIMPLE, RELAXED = Canonicalization.SIMPLE, Canonicalization.RELAXED
 
@@ -60,6 +61,13 @@ class ExamplesTests(SynchronousTestCase):
     def test_example_2_both_simple(self) -> None:
         self.assertEqual([canonical_field(SIMPLE, each) for each in self.FIELDS], list(self.FIELDS))
         self.assertEqual(digest_of(SIMPLE, self.BODY), sha256(b" C \r\nD \t E\r\n"))
+
+    def test_example_3_header_relaxed_body_simple(self) -> None:
+        message = b"".join(self.FIELDS) + b"\r\n" + self.BODY
+        header, _, body = message.partition(b"\r\n\r\n")
+        fields = FieldSet(fields_of(header + b"\r\n"))
+        self.assertEqual(b"".join(fields.selected(RELAXED, ["a", "b"])), b"a:X\r\nb:Y Z\r\n")
+        self.assertEqual(digest_of(SIMPLE, body), sha256(b" C \r\nD \t E\r\n"))
 
     def test_empty_bodies(self) -> None:
         for body in (b"", b"\r\n", b"\r\n" * 100_000):

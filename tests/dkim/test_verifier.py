@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from hypothesis import given, settings
@@ -237,6 +237,15 @@ class KeysTests(SynchronousTestCase):
         self.assertNoResult(done)
         waiting.callback([RECORD.encode()])
         self.assertEqual(self.successResultOf(done).results[0].outcome, Outcome.PASS)
+
+    def test_blocks_may_come_one_by_one_and_later(self) -> None:
+        async def blocks() -> AsyncIterator[bytes]:
+            for at in range(0, len(SIGNED), 50):
+                yield SIGNED[at : at + 50]
+
+        found = result_of(verify(blocks(), Zone({NAME: [RECORD]}), now=NOW))
+        self.assertEqual(found, verification(SIGNED))
+        self.assertEqual(found.domains, {"example.com"})
 
     def test_names_are_known_before_the_body_and_answers_may_come_from_elsewhere(self) -> None:
         verifier = Verifier()
