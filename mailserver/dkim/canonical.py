@@ -77,7 +77,9 @@ class BodyHash:
             self._take(self._held + bytes(view[start : start + _PIECE]))
 
     def finish(self) -> None:
-        """The body has ended.  Once only."""
+        """The body has ended; nothing may follow.  May be called again."""
+        if None in self._digests:
+            return
         rest = self._held
         if rest and rest != b" ":  # that would be a blank at the end of a line
             self._hash_pending()

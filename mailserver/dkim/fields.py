@@ -24,6 +24,8 @@ _CRLF = b"\r\n"
 # RFC 5322 3.6.8: printable ASCII without the colon; 4.5.8 allows blanks behind it.
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
+_BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
 
 class HeaderTooLong(ValueError):  # noqa: N818 - named for what the header is
     """No empty line within the octets and lines that a header section may have."""
@@ -112,6 +114,7 @@ class FieldSet:
     The fields of a message, to be chosen by name.
 
     fields: in the order of the message.  counts: name -> how many there are.
+    has_bare_newline: is there a CR or LF that is no part of a CRLF?  Some readers take it for the end of a line.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -121,6 +124,7 @@ class FieldSet:
             if each.name:
                 self._by_name.setdefault(each.name, []).append(each)
         self.counts: Mapping[str, int] = {name: len(each) for name, each in self._by_name.items()}
+        self.has_bare_newline = any(_BARE_NEWLINE.search(each.raw) for each in fields)
         self._canonical: dict[tuple[Canonicalization, int], bytes] = {}
 
     def selected(self, canonicalization: Canonicalization, names: Iterable[str]) -> Iterator[bytes]:

@@ -22,6 +22,8 @@ from mailserver.dkim.tags import BadTags, decode_quoted, parse_base64, parse_lis
 
 #: Octets of a DKIM-Signature field; real ones have less than two thousand, with `z=` some more.
 MOST_SIGNATURE = 64 * 1024
+#: Names in `h=`; real ones have less than a hundred.
+MOST_NAMES = 1_000
 #: RFC 1035 2.3.4, without the dot at the end and the octet in front.
 _MOST_NAME = 253
 
@@ -207,6 +209,8 @@ def _identity(value: str | None, domain: str) -> tuple[str, str]:
 
 def _names(value: str) -> tuple[str, ...]:
     names = parse_list(value)
+    if len(names) > MOST_NAMES:
+        raise Unusable(Outcome.NEUTRAL, f"h= has more than {MOST_NAMES} names")
     if not all(_FIELD_NAME.match(name) for name in names):
         raise BadTags("h= has a name that no field can have")
     names = tuple(name.lower() for name in names)

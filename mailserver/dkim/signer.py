@@ -44,10 +44,11 @@ OVERSIGNED = (
 _NEVER = frozenset({"return-path", "bcc", "dkim-signature"})
 
 _FIELD_NAME = re.compile(r"[!-9<-~]+\Z")
-_BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 #: RFC 5322 2.1.1: columns of a line.
 _COLUMNS = 78
 _MOST_NAME = 253
+#: Seconds, some 300 years: `t=` and `x=` have at most twelve digits.
+_MOST_LIFETIME = 10**10
 
 
 class Unsignable(ValueError):  # noqa: N818 - named for what the message is
@@ -85,10 +86,12 @@ class SigningOptions:
         set_field(self, "body_canonicalization", Canonicalization(self.body_canonicalization))
         if len(f"{self.selector}._domainkey.{self.domain}") > _MOST_NAME:
             raise ValueError("domain and selector are too long together for the DNS")
+        if isinstance(self.headers, str) or isinstance(self.oversigned, str):
+            raise ValueError("headers and oversigned are lists of names")  # noqa: TRY004 - as for all that is wrong here
         set_field(self, "oversigned", _names(("from", *self.oversigned)))
         set_field(self, "headers", _names(("from", *self.headers, *self.oversigned)))
-        if self.lifetime is not None and self.lifetime < 1:
-            raise ValueError("lifetime is at least one second")
+        if self.lifetime is not None and not 1 <= self.lifetime <= _MOST_LIFETIME:
+            raise ValueError(f"lifetime is 1 to {_MOST_LIFETIME} seconds")
         if self.identity is not None:
             _check_identity(self.identity, self.domain)
 
@@ -106,7 +109,7 @@ def _domain(name: str) -> str:
     return domain
 
 
-def _names(names: Iterable[str]) -> tuple[str, ...]:
+def _names(names: Sequence[str]) -> tuple[str, ...]:
     lowered = tuple(dict.fromkeys(name.lower() for name in names))
     for name in lowered:
         if not _FIELD_NAME.match(name):
@@ -136,10 +139,12 @@ class Signer:
     """
 
     def __init__(self, options: Sequence[SigningOptions], *, now: int | None) -> None:
+        if now is not None and not 0 <= now < 10**11:
+            raise ValueError("now is in seconds since 1970")
         if now is None and any(each.lifetime is not None for each in options):
             raise ValueError("a lifetime needs the time from which it is counted")
         self._options = tuple(options)
-        self._now = now
+        self._now = None if now is None else int(now)
         self._message = MessageSplitter()
         self._fields: FieldSet | None = None
         self._bodies = {kind: BodyHash(kind) for kind in {each.body_canonicalization for each in options}}
@@ -198,9 +203,9 @@ def sign(message: bytes | Iterable[bytes], *options: SigningOptions, now: int | 
 
 def _checked(header: bytes) -> FieldSet:
     """The fields, when all readers would read the same ones."""
-    if _BARE_NEWLINE.search(header):
-        raise Unsignable("the header section has a bare CR or LF")
     fields = FieldSet(fields_of(header))
+    if fields.has_bare_newline:
+        raise Unsignable("the header section has a bare CR or LF")
     if not all(each.name for each in fields.fields):
         raise Unsignable("the header section has a line that is no field")
     authors = fields.counts.get("from", 0)

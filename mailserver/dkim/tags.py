@@ -14,6 +14,9 @@ import base64
 import binascii
 import re
 
+#: Tags of a list; signatures have some 15.
+MOST_TAGS = 100
+
 #: VALCHAR, blanks between them, and UTF-8.
 _VALUE = re.compile(rb"[\t !-:<-~\x80-\xff]*\Z")
 _NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -38,6 +41,8 @@ def parse_tags(text: bytes) -> dict[str, str]:
     specs = _FOLD.sub(b"", text.removesuffix(b"\r\n")).split(b";")
     if len(specs) > 1 and not specs[-1].strip(b" \t"):
         specs.pop()  # the semicolon at the end is allowed
+    if len(specs) > MOST_TAGS:
+        raise BadTags(f"more than {MOST_TAGS} tags")
     for spec in specs:
         name, equals, value = spec.partition(b"=")
         name = name.strip(b" \t")

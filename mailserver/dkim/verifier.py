@@ -222,6 +222,9 @@ class Verifier:
             return "the signature has expired"
         if signature.timestamp is not None and signature.timestamp > now + skew:
             return "the signature was made in the future"
+        if self._fields is not None and self._fields.has_bare_newline:
+            # A reader that takes it for the end of a line sees a From, or a body, that nobody has signed.
+            return "the header section has a bare CR or LF"
         if "from" in self._unsigned(signature):
             return "the message has a From field that is not signed"
         body = self._bodies[signature.body_canonicalization]

@@ -161,5 +161,12 @@ class LengthTests(SynchronousTestCase):
         self.assertRaises(KeyError, body.digest, 2)
         self.assertIsNone(body.digest(3))
 
+    def test_the_end_may_be_told_twice(self) -> None:
+        body = BodyHash(SIMPLE)
+        body.update(b"a")
+        body.finish()
+        body.finish()
+        self.assertEqual((body.digest(), body.length), (sha256(b"a\r\n"), 3))
+
     def test_nothing_is_known_before_the_end(self) -> None:
         self.assertRaises(KeyError, BodyHash(SIMPLE).digest)

@@ -125,5 +125,10 @@ class SelectionTests(SynchronousTestCase):
     def test_simple_fields_are_as_they_are(self) -> None:
         self.assertEqual(list(self.fields.selected(Canonicalization.SIMPLE, ["received"])), [b"RECEIVED: <C>\r\n"])
 
+    def test_bare_newlines_are_seen(self) -> None:
+        self.assertFalse(self.fields.has_bare_newline)
+        for octets in (b"A: b\nC: d\r\n", b"A: b\rC: d\r\n", b"A: b\r", b"A: b\n\r\n c\r\n"):
+            self.assertTrue(FieldSet(fields_of(octets)).has_bare_newline, octets)
+
     def test_they_are_counted(self) -> None:
         self.assertEqual(self.fields.counts, {"received": 3, "from": 1})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.dkim.results import Outcome
-from mailserver.dkim.signature import MOST_SIGNATURE, Signature, Unusable, parse_signature, tags_of
+from mailserver.dkim.signature import MOST_NAMES, MOST_SIGNATURE, Signature, Unusable, parse_signature, tags_of
 
 GOOD = {
     "v": "1",
@@ -40,6 +40,7 @@ READ = [
     ({}, "names", ("from", "to", "subject")),
     ({"h": "from"}, "names", ("from",)),
     ({"h": "from:from:x-y:dkim-signature"}, "names", ("from", "from", "x-y", "dkim-signature")),
+    ({"h": ":".join(["from"] * MOST_NAMES)}, "names", ("from",) * MOST_NAMES),
     ({}, "body_hash", b"abcd"),
     ({}, "signature", b"efg"),
     ({}, "header_canonicalization", "simple"),
@@ -103,6 +104,7 @@ REFUSED = [
     ({"h": "from:\u00fc"}, Outcome.NEUTRAL, "h= has"),
     ({"h": "to:subject"}, Outcome.PERMERROR, "From field"),
     ({"h": "x-from"}, Outcome.PERMERROR, "From field"),
+    ({"h": ":".join(["from"] * (MOST_NAMES + 1))}, Outcome.NEUTRAL, "more than 1000 names"),
     ({"i": "joe"}, Outcome.NEUTRAL, "i= has no domain"),
     ({"i": ""}, Outcome.NEUTRAL, "i= has no domain"),
     ({"i": "joe@"}, Outcome.NEUTRAL, "no name"),

@@ -26,7 +26,7 @@ from mailserver.dkim import (
     sign,
     verify,
 )
-from mailserver.dkim.fields import MOST_HEADER
+from mailserver.dkim.fields import MOST_HEADER, MOST_LINES
 from mailserver.dkim.tags import parse_tags
 from tests.dkim.test_keys import GEN_SMTP_PEM
 from tests.dkim.vectors import ED25519, PLAIN, RSA, result_of
@@ -157,6 +157,11 @@ class TagsTests(SynchronousTestCase):
         self.assertNotIn("t", tags(field))
         self.assertRaises(ValueError, Signer, [options(lifetime=1)], now=None)
 
+    def test_the_time_is_whole_seconds_since_1970(self) -> None:
+        self.assertEqual(tags(sign(PLAIN, OPTIONS, now=1.9))["t"], "1")  # type: ignore[arg-type]
+        for now in (-1, 10**11):
+            self.assertRaises(ValueError, Signer, [OPTIONS], now=now)
+
     def test_identities_are_quoted(self) -> None:
         for identity, written in [
             ("@football.example.com", "@football.example.com"),
@@ -274,6 +279,9 @@ class RefusalsTests(SynchronousTestCase):
             {"body_canonicalization": "Relaxed"},
             {"lifetime": 0},
             {"lifetime": -5},
+            {"lifetime": 10**10 + 1},
+            {"headers": "from"},
+            {"oversigned": "from"},
             {"identity": "joe"},
             {"identity": "joe@"},
             {"identity": "joe@example.com"},
@@ -297,6 +305,7 @@ class RefusalsTests(SynchronousTestCase):
             (b"From: a\n\nbody\r\n", "bare CR or LF"),
             (b"From: a\r\nX: " + b"x" * MOST_HEADER + b"\r\n\r\n", "longer"),
             (b"From: a\r\nX: " + b"x" * MOST_HEADER, "longer"),
+            (b"From: a\r\n" + b"X: y\r\n" * MOST_LINES, "lines"),
         ]:
             error = self.assertRaises(Unsignable, sign, message, OPTIONS, now=NOW)
             self.assertIn(reason, str(error), message[:40])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.dkim.tags import (
+    MOST_TAGS,
     BadTags,
     decode_quoted,
     encode_quoted,
@@ -71,6 +72,11 @@ class ListTests(SynchronousTestCase):
         for text in NO_LISTS:
             with self.assertRaises(BadTags, msg=text):
                 parse_tags(text)
+
+    def test_a_hundred_tags_are_enough(self) -> None:
+        tags = [b"t%d=x" % number for number in range(MOST_TAGS)]
+        self.assertEqual(len(parse_tags(b";".join(tags) + b";")), MOST_TAGS)
+        self.assertRaises(BadTags, parse_tags, b";".join([*tags, b"more=x"]))
 
     def test_the_order_is_kept(self) -> None:
         self.assertEqual(list(parse_tags(b"z=1;v=2;a=3")), ["z", "v", "a"])

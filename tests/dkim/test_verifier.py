@@ -383,7 +383,19 @@ class HeaderTests(SynchronousTestCase):
             self.assertEqual(one(line + SIGNED).weaknesses, (Weakness.MALFORMED_HEADER,), line)
         self.assertEqual(one(b"From a@example.com Sat Jan  1 00:00:00 2000\r\n" + SIGNED).weaknesses, ())
 
+    def test_a_bare_newline_in_the_header_section_is_not_acceptable(self) -> None:
+        for field in (b"X: y\nFrom: evil@example.net\r\n", b"X: y\rFrom: evil@example.net\r\n", b"X: y\n\nbody\r\n"):
+            result = one(field + SIGNED)
+            self.assertEqual(
+                (result.outcome, result.reason), (Outcome.POLICY, "the header section has a bare CR or LF")
+            )
+
     def test_a_header_section_that_is_too_long_has_one_result(self) -> None:
+        blocks = [b"X: " + b"x" * 5000, b"x", SIGNED]
+        found = result_of(verify(blocks, Zone({}), now=NOW, options=VerifyingOptions(header=4000)))
+        self.assertIn("longer than 4000", found.results[0].reason)
+        [result] = verification(SIGNED.partition(b"\r\n\r\n")[0] + b"\r\nX: y" * 10_000).results
+        self.assertIn("more than 10000 lines", result.reason)
         for message in (b"X: " + b"x" * 5000 + b"\r\n" + SIGNED, b"X: y\r\n" * 800 + b"X: y\r\n"):
             [result] = verification(message, header=4000).results
             self.assertEqual(result.outcome, Outcome.NEUTRAL)
