@@ -116,9 +116,12 @@ class FaultyServer(PolicedServer):
             return usual(self, event)
         # By LMTP a message may be refused to some of its recipients: that is seen to where it is delivered.
         each = stage == "message" and self.session.settings.lmtp
-        effects = self._faults.take(
-            self._moment(stage, event), lambda effect: not (each and effect.refuses)
-        )
+        try:
+            effects = self._faults.take(self._moment(stage, event), lambda effect: not (each and effect.refuses))
+        except BaseException:  # of a `where`: the client gets 451, the log has the traceback
+            if isinstance(event, events.EndOfText):
+                self._drop_delivery()
+            raise
         return self._wrong(effects, event, usual) if effects else usual(self, event)
 
     async def _wrong(self, effects: Sequence[Effect], event: Any, usual: Callable[[Any, Any], Any]) -> Any:
@@ -172,6 +175,7 @@ class FaultyServer(PolicedServer):
         events.Text: _at("text", events.Text),
         events.EndOfText: _at("message", events.EndOfText),
         events.Command: _commanded_by,
+        events.Close: _close,
     }
 
 
