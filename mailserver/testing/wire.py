@@ -21,6 +21,7 @@ from mailserver.smtp.conversation import refused
 from mailserver.smtp.events import Answer
 from mailserver.smtp.lmtp import LMTPSession
 from mailserver.smtp.policed import PolicedFactory, PolicedServer
+from mailserver.smtp.rules import State
 from mailserver.smtp.session import SMTPSession
 from mailserver.testing.faults import Effect, Faults, Moment
 from mailserver.testing.inbox import InboxDelivery
@@ -112,7 +113,7 @@ class FaultyServer(PolicedServer):
 
     def _asked(self, stage: str, event: Any, usual: Callable[[Any, Any], Any]) -> Any:
         """The usual answer, unless something goes wrong."""
-        if not len(self._faults):
+        if not len(self._faults) or self.session.state is State.CLOSED:
             return usual(self, event)
         # By LMTP a message may be refused to some of its recipients: that is seen to where it is delivered.
         each = stage == "message" and self.session.settings.lmtp

@@ -204,6 +204,14 @@ class TextTests(Case):
         self.assertTrue(line.wire.disconnecting)
         self.assertEqual((fault.count, line.codes, line.inbox.messages), (1, "220 250 250 250 354", []))
 
+    def test_it_does_so_when_the_end_of_the_text_is_there_already(self) -> None:
+        drop = self.wrong("text", Effect(drop=True))
+        kept = self.wrong("message", Effect(drop=True, keep=True))
+        line = self.line(*OPEN)
+        line.say(*TEXT)
+        self.assertEqual((drop.count, kept.count, line.codes), (1, 0, "220 250 250 250 354"))
+        self.assertEqual((line.wire.disconnecting, line.inbox.messages), (True, []))
+
     def test_a_text_that_is_shorter_goes_through(self) -> None:
         self.wrong("text", Effect(drop=True, octets=100))
         self.assertEqual(len(self.line(*OPEN, *TEXT).inbox.messages), 1)
