@@ -65,7 +65,7 @@ class AsyncMailServer(Front):
         sender: str | None = None,
         where: Callable[[Received], object] | None = None,
         *,
-        timeout: float = 5.0,  # noqa: ASYNC109 - as in the other form
+        timeout: float = 5.0,
         count: int = 1,
     ) -> Deferred[Received]:
         """

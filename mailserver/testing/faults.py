@@ -14,7 +14,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
+from mailserver.address import parse_address
 from mailserver.address_patterns import NULL_SENDER, compile_pattern
 from mailserver.envelope import Envelope, Peer
 from mailserver.reply import Refusal, Reply
@@ -127,7 +129,7 @@ class Fault:
         """From now on it does not go wrong any more; also twice."""
         self._faults.remove(self)
 
-    def __enter__(self) -> Fault:
+    def __enter__(self) -> Self:
         if self._to_block:
             self.left = None
         return self
@@ -195,9 +197,7 @@ class Faults:
         with self._lock:
             self._faults = ()
 
-    def take(
-        self, moment: Moment, only: Callable[[Effect], bool] = lambda _effect: True
-    ) -> Sequence[Effect]:
+    def take(self, moment: Moment, only: Callable[[Effect], bool] = lambda _effect: True) -> Sequence[Effect]:
         """
         What goes wrong now; it counts as having done so.  only: those that are looked at.
 
@@ -279,8 +279,6 @@ def for_recipient(pattern: str) -> Callable[[Moment], bool]:
     compiled = compile_pattern(pattern)
 
     def fits(moment: Moment) -> bool:
-        from mailserver.address import parse_address
-
         texts = (moment.recipient,) if moment.recipient else moment.recipients
         return any(compiled.fullmatch(parse_address(each, need_domain=False).key) for each in texts)
 

@@ -41,7 +41,11 @@ class How(TypedDict, total=False):
 
 
 class Front:
-    """A mail server for a test.  The arguments are those of `Settings`.  Raises TypeError, ValueError for bad ones."""
+    """
+    A mail server for a test.  The arguments are those of `Settings`.
+
+    Raises TypeError for one that does not exist, ValueError for one that makes no sense.
+    """
 
     def __init__(self, **options: Unpack[Options]) -> None:
         self.settings = Settings(**options)
@@ -198,9 +202,7 @@ class Front:
         """From now on nothing goes wrong."""
         self._faults.clear()
 
-    def _wrong(
-        self, stage: str, effect: Effect, how: How, where: Callable[[Moment], object] | None = None
-    ) -> Fault:
+    def _wrong(self, stage: str, effect: Effect, how: How, where: Callable[[Moment], object] | None = None) -> Fault:
         return self._faults.add(
             stage,
             effect,

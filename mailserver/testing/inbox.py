@@ -22,7 +22,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
@@ -199,7 +199,7 @@ class InboxRealm:
         """Is there such an inbox?"""
         return self._known is None or any(pattern.fullmatch(address.key) for pattern in self._known)
 
-    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:  # noqa: ARG002
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:  # noqa: ARG002, N803 - cred's names
         """See `IRealm`."""
         user = avatarId.decode() if isinstance(avatarId, bytes) else ""
         return IMailAvatar, InboxAvatar(self, user), lambda: None
@@ -305,12 +305,12 @@ class Passwords:
         self._secret = os.urandom(32)
         self._keys: dict[str, ScramKeys] = {}
 
-    def requestAvatarId(self, credentials: Any) -> bytes:
-        """The user's name in UTF-8.  Raises UnauthorizedLogin."""
+    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
+        """The user's name in UTF-8.  Fails with UnauthorizedLogin."""
         name = credentials.username
         if self._passwords is not None and not self._right(credentials, self._passwords.get(name.decode())):
-            raise UnauthorizedLogin
-        return bytes(name)
+            return fail(UnauthorizedLogin())
+        return succeed(bytes(name))
 
     def _right(self, credentials: Any, password: str | None) -> bool:
         if password is None:

@@ -22,7 +22,7 @@ class MailServerMixin:
     mailserver_options: ClassVar[Options] = {}
     mailserver: MailServer
 
-    def setUp(self) -> None:  # noqa: N802 - unittest's name
+    def setUp(self) -> None:
         """Start it."""
         super().setUp()  # type: ignore[misc]
         self.mailserver = self.start_mailserver(**self.mailserver_options)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from mailserver.testing import MailServer
+    from mailserver.testing.blocking import MailServer
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def mailserver(request: pytest.FixtureRequest) -> Iterator[MailServer]:
     """A mail server for this test; the marker `mailserver` has its arguments."""
-    from mailserver.testing import MailServer
+    from mailserver.testing.blocking import MailServer
 
     marker = request.node.get_closest_marker("mailserver")
     options: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
@@ -36,7 +36,7 @@ def mailserver(request: pytest.FixtureRequest) -> Iterator[MailServer]:
 @pytest.fixture
 def mailserver_factory() -> Iterator[Callable[..., MailServer]]:
     """Starts mail servers, any number of them, that end with the test: `mailserver_factory(lmtp=True)`."""
-    from mailserver.testing import MailServer
+    from mailserver.testing.blocking import MailServer
 
     with ExitStack() as running:
 

@@ -116,7 +116,7 @@ class Received:
         return f"<Received {self.subject!r} from <{self.sender}> to {to}, {self.size} octets>"
 
 
-class MessageNotReceived(AssertionError):
+class MessageNotReceived(AssertionError):  # noqa: N818 - it is the test's, not an error of ours
     """Nothing that was waited for has come.  received: what has."""
 
     def __init__(self, text: str, received: Sequence[Received] = ()) -> None:
@@ -124,7 +124,7 @@ class MessageNotReceived(AssertionError):
         self.received = tuple(received)
 
 
-class UnexpectedMessage(AssertionError):
+class UnexpectedMessage(AssertionError):  # noqa: N818 - the same
     """There is a message that should not be.  message: the first of them."""
 
     def __init__(self, text: str, message: Received) -> None:

@@ -23,7 +23,7 @@ class MailServerTestCase(TestCase):
     mailserver_options: ClassVar[Options] = {}
     mailserver: AsyncMailServer
 
-    def setUp(self) -> Deferred[Any] | None:
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]  # trial waits for it
         """Start it.  Who overrides it calls it, and waits for what it returns."""
         starting = self.start_mailserver(**self.mailserver_options)
 

@@ -23,7 +23,9 @@ def connect(server: Any, **others: Any) -> smtplib.SMTP:
     return smtplib.SMTP(server.host, server.port, timeout=PATIENCE, **others)
 
 
-def send(server: Any, *to: str, sender: str = "a@example.net", subject: str = "hello", text: str = "It works.\n") -> Any:
+def send(
+    server: Any, *to: str, sender: str = "a@example.net", subject: str = "hello", text: str = "It works.\n"
+) -> Any:
     """Send a mail; what was refused, as smtplib tells it."""
     with connect(server) as client:
         return client.send_message(message(subject, text), sender, to or ("b@example.org",))

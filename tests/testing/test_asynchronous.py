@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import smtplib
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as the_reactor
@@ -331,4 +330,3 @@ class OptionTests(Case):
         server = await self.serve()
         self.assertIsNone(server.core.certificate)
         self.assertIsNone(server.core._folder)
-        self.assertFalse(Path("self-signed.crt").exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Any
 
 from twisted.cred.credentials import UsernamePassword
@@ -198,8 +199,6 @@ class PasswordsTests(SynchronousTestCase):
 
     def test_the_right_password_lets_in(self) -> None:
         challenge = b"<1@example.org>"
-        import hmac
-
         digest = hmac.new(b"Xk-anna", challenge, "md5").hexdigest()
         for credentials in (
             UsernamePassword(b"anna", b"Xk-anna"),
@@ -207,7 +206,7 @@ class PasswordsTests(SynchronousTestCase):
             VerifiedUser(b"anna"),
             BearerToken(b"anna", "Xk-anna", "XOAUTH2"),
         ):
-            self.assertEqual(self.passwords.requestAvatarId(credentials), b"anna")
+            self.assertEqual(self.successResultOf(self.passwords.requestAvatarId(credentials)), b"anna")
 
     def test_a_wrong_one_does_not(self) -> None:
         for credentials in (
@@ -217,8 +216,8 @@ class PasswordsTests(SynchronousTestCase):
             VerifiedUser(b"bob"),
             BearerToken(b"anna", "wrong", "OAUTHBEARER"),
         ):
-            self.assertRaises(UnauthorizedLogin, self.passwords.requestAvatarId, credentials)
+            self.failureResultOf(self.passwords.requestAvatarId(credentials), UnauthorizedLogin)
 
     def test_everybody_may_be_believed(self) -> None:
         credentials = UsernamePassword(b"whoever", b"whatever")
-        self.assertEqual(Passwords("any").requestAvatarId(credentials), b"whoever")
+        self.assertEqual(self.successResultOf(Passwords("any").requestAvatarId(credentials)), b"whoever")

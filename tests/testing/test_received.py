@@ -47,7 +47,9 @@ class ReceivedTests(SynchronousTestCase):
         peer = Peer("192.0.2.7", 99, "client", tls, "anna")
         facts = received(peer=peer, protocol="ESMTPSA", listener="smtp").session
         self.assertEqual((facts.host, facts.port, facts.helo), ("192.0.2.7", 99, "client"))
-        self.assertEqual((facts.tls, facts.identity, facts.protocol, facts.listener), (tls, "anna", "ESMTPSA", "smtp"))
+        self.assertEqual(
+            (facts.tls, facts.identity, facts.protocol, facts.listener), (tls, "anna", "ESMTPSA", "smtp")
+        )
 
     def test_it_shows_what_it_is_and_none_of_its_text(self) -> None:
         shown = repr(received())
