@@ -248,6 +248,8 @@ def _config(where: Iterable[Where], data_dir: Path, settings: dict[str, Any], *,
     if for_now:
         # Nothing is stored but what apps keep: no journal is needed.
         storage.setdefault("durability", "filesync")
+        # The kernel takes 30 ms and more to give up its asynchronous I/O, which nobody here would need.
+        storage.setdefault("commit", "thread")
     tables: list[tuple[str, Mapping[str, Any]]] = [("[server]", server), ("[storage]", storage)]
     tables += [(f"[{name}]", settings.pop(name)) for name in ("tls", "auth", "limits") if name in settings]
     tables += [("[[listener]]", _listener(each)) for each in where]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailserver.testing
-from mailserver.testing import AsyncMailServer, MailServer
+from mailserver.testing import AsyncMailServer, MailServer, Options
+from mailserver.testing.faults import STAGES
 from mailserver.testing.front import Front
+from tests.testing.programs import EXAMPLES, ROOT
 
 
 class NamesTests(SynchronousTestCase):
@@ -24,6 +27,31 @@ class NamesTests(SynchronousTestCase):
         for name in mailserver.testing.__all__:
             self.assertIsNotNone(getattr(mailserver.testing, name))
         self.assertRaises(AttributeError, lambda: mailserver.testing.Nothing)  # type: ignore[attr-defined]
+
+
+class PageTests(SynchronousTestCase):
+    """docs/testing.md shows what the examples do, and names what there is."""
+
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+
+    def test_what_it_shows_is_in_the_examples(self) -> None:
+        examples = [path.read_text("utf-8") for path in EXAMPLES.glob("*.py")]
+        shown = re.findall(r"```python\n(.*?)```", self.page, re.DOTALL)
+        self.assertEqual((len(shown), len(examples)), (3, 3))
+        for block in shown:
+            for piece in re.split(r"\n\n+", block.strip("\n")):
+                self.assertTrue(any(piece in text for text in examples), piece)
+
+    def test_it_names_every_stage_and_every_argument(self) -> None:
+        for name in (*STAGES, *Options.__annotations__):
+            self.assertRegex(self.page, rf'`"?{name}"?`', name)
+
+    def test_it_names_every_way_to_go_wrong(self) -> None:
+        ways = [name for name, what in vars(Front).items() if "Fault" in str(getattr(what, "__annotations__", ""))]
+        self.assertIn("fail_rcpt", ways)
+        for name in ways:
+            if not name.startswith("_"):
+                self.assertIn(f"`{name}(", self.page)
 
 
 class FrontTests(SynchronousTestCase):
