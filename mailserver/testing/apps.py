@@ -54,8 +54,8 @@ class AppsUnderTest:
     async def stop(self) -> None:
         """Close them."""
         await self._house.stopService()
-        if self._threads.running:
-            self._threads.stopService()
+        if self._threads.running and (stopped := self._threads.stopService()) is not None:
+            await stopped
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.cleanup()
