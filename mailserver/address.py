@@ -33,7 +33,7 @@ class AddressError(ValueError):
     """The text is no address; `str()` says why, in words that hold nothing of the text itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Address:
     """
     One mailbox.
@@ -50,6 +50,14 @@ class Address:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ascii_domain", normal_domain(self.domain) if self.domain else "")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Address):  # an app's addresses are of a class of their own
+            return NotImplemented
+        return self.local == other.local and self.ascii_domain == other.ascii_domain
+
+    def __hash__(self) -> int:
+        return hash((self.local, self.ascii_domain))
 
     def __str__(self) -> str:
         local = self.local if _DOT_STRING.match(self.local) else quote_local(self.local)

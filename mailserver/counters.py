@@ -44,6 +44,22 @@ class ListenerCounts:
 
 
 @dataclass(slots=True)
+class AppCounts:
+    """
+    Of one app: calls, and how they ended.  stalls: calls that held up the reactor for longer than `LONG_STALL`.
+    longest_stall: the longest of these times, in seconds.  longest_in: the callback that it was.
+    """
+
+    calls: int = 0
+    refused: int = 0
+    failed: int = 0
+    timeouts: int = 0
+    stalls: int = 0
+    longest_stall: float = 0.0
+    longest_in: str = ""
+
+
+@dataclass(slots=True)
 class ClientCounts:
     """Of one client.  failures: logins that failed.  refused: connections, recipients and messages."""
 
@@ -76,6 +92,7 @@ class Counters:
         self._recipients_accepted = self._recipients_refused = self._octets = 0
         self._auth_succeeded = self._auth_failed = 0
         self._longest_stall, self._stalls = 0.0, 0
+        self._apps: dict[str, AppCounts] = {}
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -132,6 +149,24 @@ class Counters:
         self._longest_stall = max(self._longest_stall, seconds)
         self._stalls += seconds > LONG_STALL
 
+    def app_called(self, app: str, callback: str, seconds: float, outcome: str) -> None:
+        """
+        A callback of an app is over.  seconds: the longest that it held up the reactor.  outcome: "ok", "refused",
+        "failed" or "timeout".
+        """
+        counts = self._apps.get(app)
+        if counts is None:
+            if len(self._apps) >= MOST_NAMES:
+                app = OTHER
+            counts = self._apps.setdefault(app, AppCounts())
+        counts.calls += 1
+        counts.refused += outcome == "refused"
+        counts.failed += outcome == "failed"
+        counts.timeouts += outcome == "timeout"
+        counts.stalls += seconds > LONG_STALL
+        if seconds > counts.longest_stall:
+            counts.longest_stall, counts.longest_in = round(seconds, 4), callback
+
     # -- what is told ----------------------------------------------------------------------------------------------
 
     def snapshot(self, top: int = TOP) -> dict[str, Any]:
@@ -159,6 +194,7 @@ class Counters:
             },
             "recipients": {"accepted": self._recipients_accepted, "refused": self._recipients_refused},
             "reactor": {"longest_stall": round(self._longest_stall, 4), "stalls": self._stalls},
+            "apps": {name: asdict(counts) for name, counts in self._apps.items()},
             "auth": {"succeeded": self._auth_succeeded, "failed": self._auth_failed},
             "listeners": {name: asdict(counts) for name, counts in self._listeners.items()},
             "refusals": dict(sorted(self._refusals.items(), key=lambda item: (-item[1], item[0]))),
@@ -222,6 +258,8 @@ def add_up(snapshots: Iterable[Mapping[str, Any]], top: int = TOP) -> dict[str, 
             elif name == "reactor":
                 whole[name]["longest_stall"] = max(whole[name]["longest_stall"], value["longest_stall"])
                 whole[name]["stalls"] += value["stalls"]
+            elif name == "apps":
+                _add_apps(whole[name], value)
             elif name in whole:
                 whole[name] = _sum(whole[name], value)
     for order, rows in seen.items():
@@ -243,6 +281,17 @@ def _sum(one: Any, other: Any) -> Any:
         one, other = one or {}, other or {}  # 0: a listener that only one of them has
         return {key: _sum(one.get(key, 0), other.get(key, 0)) for key in dict.fromkeys((*one, *other))}
     return one + other
+
+
+def _add_apps(whole: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, counts in more.items():
+        known = whole.setdefault(name, asdict(AppCounts()))
+        longer = counts["longest_stall"] > known["longest_stall"]
+        for key in counts:
+            if key not in ("longest_stall", "longest_in"):
+                known[key] += counts[key]
+        if longer:
+            known["longest_stall"], known["longest_in"] = counts["longest_stall"], counts["longest_in"]
 
 
 def _add_clients(rows: dict[str, dict[str, Any]], more: Iterable[Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ Failures: `StartError`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import resource
@@ -15,6 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -32,6 +36,11 @@ from mailserver.accounts.database import AccountsDatabase
 from mailserver.accounts.hashing import HashingPool
 from mailserver.accounts.schema import AccountsError
 from mailserver.address import parse_address
+from mailserver.apps.chain import chain_maker
+from mailserver.apps.house import AppHouse
+from mailserver.apps.installed import AppSettings, InstalledApp
+from mailserver.apps.loading import AppError
+from mailserver.apps.loading import settings_of as settings_of_app
 from mailserver.config import Config, Listener
 from mailserver.connections import OpenConnections
 from mailserver.control import ControlService
@@ -52,6 +61,7 @@ from mailserver.proxy import ProxyFactory
 from mailserver.routing import DEVELOPMENT_INBOX, DevelopmentRouter, LocalDomain, Router
 from mailserver.routing_cache import cached
 from mailserver.selfsigned import ensure_self_signed, renew_if_needed
+from mailserver.smtp.policed import PolicedFactory
 from mailserver.smtp.rules import SessionSettings
 from mailserver.smtp.server import ESMTPServerFactory
 from mailserver.smtp.stock import mechanisms_of
@@ -61,6 +71,10 @@ from mailserver.tls import CertificateProblem, CertificateSet, CertificateWatch
 
 #: Threads that write mail; the disk, not the processor, is what they wait for.
 FILE_THREADS = 8
+#: Threads for apps that block (`threaded = true`), all of them together.
+APP_THREADS = 20
+#: Seconds that they are given to end.
+APP_THREADS_END = 5.0
 
 _log = Logger(namespace="mailserver.service")
 
@@ -99,6 +113,9 @@ ONLY = Place()
 class FileThreads(Service):
     """The threads in which files are written; made at the start, for threads do not survive twistd's fork."""
 
+    name = "files"
+    most = FILE_THREADS
+
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._pool: ThreadPool | None = None
@@ -106,10 +123,13 @@ class FileThreads(Service):
     def startService(self) -> None:
         """Start them."""
         super().startService()
-        self._pool = ThreadPool(0, FILE_THREADS, name="files")
+        self._pool = self._make_pool()
         self._pool.start()
 
-    def stopService(self) -> None:
+    def _make_pool(self) -> ThreadPool:
+        return ThreadPool(0, self.most, name=self.name)
+
+    def stopService(self) -> Any:
         """Stop them, when what they do is done."""
         super().stopService()
         if self._pool is not None:
@@ -120,6 +140,41 @@ class FileThreads(Service):
         if self._pool is None:
             raise RuntimeError("the threads do not run yet")
         return deferToThreadPool(self._reactor, self._pool, function, *arguments)
+
+
+class AppThreads(FileThreads):
+    """
+    The threads of apps that block.  One that hangs for ever keeps neither the process nor its end waiting.
+    """
+
+    name = "apps"
+    most = APP_THREADS
+
+    def _make_pool(self) -> ThreadPool:
+        pool = super()._make_pool()
+        pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+        return pool
+
+    def stopService(self) -> Any:
+        """Wait for them, but not for long."""
+        Service.stopService(self)
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return None
+        stopped: Deferred[None] = Deferred()
+        late = self._reactor.callLater(APP_THREADS_END, stopped.callback, None)
+
+        def over() -> None:
+            if late.active():
+                late.cancel()
+                stopped.callback(None)
+
+        def stop() -> None:
+            pool.stop()
+            self._reactor.callFromThread(over)
+
+        Thread(target=stop, daemon=True, name="apps-end").start()
+        return stopped
 
 
 class Foundations(MultiService):
@@ -145,6 +200,7 @@ class Foundations(MultiService):
         # Those that are stopped last are added first: what uses the threads stops before them.
         self.files = FileThreads(reactor)
         self.hashing = HashingPool(reactor)
+        self.app_threads = AppThreads(reactor)
         self.names = UniqueNames(config.server.hostname, os.getpid(), time.time)
         self.storage = Storage(storage_settings(config, place.worker), self._surroundings(reactor))
         self.durable = self.storage.durable
@@ -159,7 +215,10 @@ class Foundations(MultiService):
         self.checker = AccountsChecker(self.accounts, run_in_thread=self.hashing.run, clock=reactor)
         self.counters = Counters(time.monotonic, network)
         self.stalls = StallWatch(reactor, self.counters.stalled)
-        for service in (self.hashing, self.storage, self.watch, self.stalls):
+        # Given by the program that the server is a part of; see `mailserver.server`.
+        self.embedded_apps: Sequence[AppSettings] = ()
+        self.apps = AppHouse(reactor, self.app_threads.run, self.counters, self.data_dir / "apps")
+        for service in (self.app_threads, self.apps, self.hashing, self.storage, self.watch, self.stalls):
             service.setServiceParent(self)
         if place.unique:
             ControlService(self.data_dir, {"stats": self.stats}, reactor).setServiceParent(self)
@@ -189,6 +248,8 @@ class Foundations(MultiService):
             raise StartError([str(error)]) from error
         if self.place.sweep:
             self._sweep()
+        if self.place.first:
+            self.apps.sweep()
 
     def _sweep(self) -> None:
         sweep = Sweep(self.mail, self.names, time.time, self.files.run)
@@ -322,8 +383,48 @@ def rooms_of(config: Config, ground: Foundations) -> Rooms:
     )
 
 
-def factory_of(config: Config, listener: Listener, rooms: Rooms, ground: Foundations, reactor: Any) -> Any:
-    """What makes the protocols of a listener."""
+def apps_of(config: Config, ground: Foundations) -> tuple[InstalledApp, ...]:
+    """
+    The apps of the configuration, installed; those that are in use already are the same objects.
+
+    Raises StartError.
+    """
+    folder = config.source.parent if config.source is not None else Path.cwd()
+    wanted = []
+    for table in config.apps:
+        try:
+            wanted.append(settings_of_app(table, folder))
+        except AppError as error:
+            raise StartError([f"app.{table.name}.{error.key}: {error}"]) from error
+    return ground.apps.installed([*wanted, *ground.embedded_apps])
+
+
+def with_apps(settings: SessionSettings, apps: Sequence[InstalledApp]) -> SessionSettings:
+    """The settings of a listener where these apps have a say."""
+    names = [name for app in apps for name in app.words("mechanisms") if name not in settings.mechanisms]
+    mechanisms = dict(settings.mechanisms)
+    if mechanisms and names:
+        mechanisms |= mechanisms_of(dict.fromkeys(name.encode() for name in names), settings.hostname)
+    verbs = {verb.encode() for app in apps if "command" in app.defines for verb in app.words("verbs")}
+    return dataclasses.replace(
+        settings,
+        mechanisms=mechanisms,
+        verbs=frozenset(verbs),
+        mail_parameters=frozenset(word for app in apps for word in app.words("mail_parameters")),
+        rcpt_parameters=frozenset(word for app in apps for word in app.words("rcpt_parameters")),
+        vrfy=settings.vrfy or any("verify" in app.defines for app in apps),
+    )
+
+
+def factory_of(
+    config: Config,
+    listener: Listener,
+    rooms: Rooms,
+    ground: Foundations,
+    reactor: Any,
+    apps: Sequence[InstalledApp] = (),
+) -> Any:
+    """What makes the protocols of a listener.  apps: all that there are."""
     portal = Portal(MailRealm(rooms, submission=listener.protocol == "submission"))
     if listener.auth != "off":
         portal.registerChecker(AnyPassword() if config.development else ground.checker)
@@ -333,9 +434,25 @@ def factory_of(config: Config, listener: Listener, rooms: Rooms, ground: Foundat
         tls = ground.certificates.for_clients(listener.client_certificates, listener.client_ca)
     except CertificateProblem as error:
         raise StartError([f"{error.path}: {error.text}"]) from error
-    factory: Any = ESMTPServerFactory(
+    here = [app for app in apps if app.match.listener(listener.name)]
+    kind: Callable[..., Any] = ESMTPServerFactory
+    settings = settings_of(config, listener)
+    if here:
+        settings = with_apps(settings, here)
+        kind = partial(
+            PolicedFactory,
+            policies=chain_maker(
+                here,
+                hostname=listener.hostname,
+                now=time.time,
+                folder=ground.apps.folder,
+                connections=lambda: len(ground.connections),
+                vrfy=listener.vrfy,
+            ),
+        )
+    factory: Any = kind(
         portal,
-        settings=settings_of(config, listener),
+        settings=settings,
         tls=tls,
         admission=ground.admission.for_listener(listener.name, listener.limits, config.limits),
         clock=reactor,

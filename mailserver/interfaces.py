@@ -10,8 +10,8 @@ twisted.mail's `IMessageDelivery`, `IMessageDeliveryFactory` and `IMessage`, and
 # mypy: disable-error-code="empty-body, misc"
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, Interface
@@ -80,6 +80,81 @@ class IDelivery(Interface):
 
     def abort() -> None:
         """Forget everything; at any time, also twice.  Never raises."""
+
+
+class ISessionPolicy(Interface):
+    """
+    The callbacks of an app, for one connection; `mailserver.App` is its base class and documents each.
+
+    None is always a yes.  Whoever says no raises Refusal; any other exception costs the client a 451.
+    """
+
+    def connected() -> Answer[Any]:
+        """A client is there."""
+
+    def helo(name: str, extensions: dict[str, str | None]) -> Answer[Any]:
+        """EHLO, LHLO or HELO; the extensions may be changed."""
+
+    def secured() -> Answer[None]:
+        """STARTTLS is done."""
+
+    def authenticate(login: Any) -> Answer[Any]:
+        """AUTH has come to its end."""
+
+    def mail(sender: Address | None, parameters: Any) -> Answer[Any]:
+        """MAIL."""
+
+    def rcpt(recipient: Any, parameters: Any) -> Answer[Any]:
+        """RCPT."""
+
+    def filter(envelope: Envelope, message: Any) -> Answer[Any]:
+        """A whole message, on its way to others."""
+
+    def message(envelope: Envelope, message: Any) -> Answer[Any]:
+        """A whole message, for the app itself."""
+
+    def reset() -> Answer[None]:
+        """The transaction was given up."""
+
+    def verify(address: Address) -> Answer[Any]:
+        """VRFY."""
+
+    def command(verb: str, argument: str) -> Answer[Any]:
+        """A verb that the server does not know."""
+
+    def error(kind: str, detail: str) -> Answer[None]:
+        """Something went wrong."""
+
+    def disconnected(reason: str) -> Answer[None]:
+        """The connection is over."""
+
+
+class ISessionPolicies(Interface):
+    """All policies of one connection as one, as the SMTP server asks them.  What they raise becomes a reply."""
+
+    def connected() -> Answer[Reply | None]:
+        """A client is there: a positive reply is the banner, any other turns it away."""
+
+    def hello(name: str, extensions: dict[str, str | None]) -> Answer[Mapping[str, str | None] | None]:
+        """EHLO, LHLO or HELO.  The extensions in return are those that are offered; None: as they were."""
+
+    def secured() -> Answer[None]:
+        """STARTTLS is done."""
+
+    def authenticate(mechanism: str, credentials: Any) -> Answer[str | bool | None]:
+        """The name of who logged in, False for wrong credentials, None: others may know."""
+
+    def avatar(inner: Any) -> Any:
+        """An `IMailAvatar` that asks the policies, and then this one."""
+
+    def command(verb: str, argument: str) -> Answer[Reply | None]:
+        """A verb of `SessionSettings.verbs`; None: it is unknown after all."""
+
+    def error(kind: str, detail: str) -> None:
+        """Something went wrong: "command", "message", "timeout", "tls", "connection".  Never raises."""
+
+    def disconnected(reason: str) -> None:
+        """The connection is over.  Called once, never raises."""
 
 
 class IDestination(Interface):

@@ -20,8 +20,9 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
+from mailserver.apps.installed import AppSettings
 from mailserver.config import Config, Listener
-from mailserver.foundations import ONLY, Foundations, Place, StartError, factory_of, rooms_of
+from mailserver.foundations import ONLY, Foundations, Place, StartError, apps_of, factory_of, rooms_of
 from mailserver.privileges import Owner, become, owner_of
 from mailserver.reloading import ReloadingService, tell_what_needs_a_restart
 from mailserver.sockets import BindError, BoundSocket, adopt, bind, owner_ids
@@ -112,10 +113,15 @@ def key_of(listener: Listener) -> str:
     return f"{address} {listener.name}" if address.kind == "tcp" and address.port == 0 else str(address)
 
 
-def factories_of(config: Config, ground: Foundations, reactor: Any) -> dict[str, Any]:
-    """For the key of each listener what makes its protocols.  Raises StartError."""
-    rooms = rooms_of(config, ground)
-    return {key_of(listener): factory_of(config, listener, rooms, ground, reactor) for listener in config.listeners}
+class Makers:
+    """For the key of each listener what makes its protocols; and the apps that these know.  Raises StartError."""
+
+    def __init__(self, config: Config, ground: Foundations, reactor: Any) -> None:
+        rooms, self.apps = rooms_of(config, ground), apps_of(config, ground)
+        self.factories = {
+            key_of(listener): factory_of(config, listener, rooms, ground, reactor, self.apps)
+            for listener in config.listeners
+        }
 
 
 class MailService(ReloadingService):
@@ -125,7 +131,8 @@ class MailService(ReloadingService):
     load: reads the configuration again, for SIGHUP; None: signals are not ours to use.  told: gets the addresses,
     (listener, "host:port") each, when all listeners listen.  owner: whose the process will be, when somebody else
     (twistd --uid) sees to that; by default what the configuration says, and then root is given up here.
-    place: of a worker; sockets: those that its parent has bound, by `key_of` their listeners.
+    apps: of the program that this is a part of, beside those of the configuration.  place: of a worker;
+    sockets: those that its parent has bound, by `key_of` their listeners.
     """
 
     def __init__(
@@ -138,8 +145,10 @@ class MailService(ReloadingService):
         owner: Owner | None = None,
         place: Place = ONLY,
         sockets: Mapping[str, Sequence[BoundSocket]] | None = None,
+        apps: Sequence[AppSettings] = (),
     ) -> None:
         super().__init__(config, reactor, load)
+        self.apps = tuple(apps)
         self._told = told
         self._place = place
         self._sockets = sockets
@@ -168,6 +177,7 @@ class MailService(ReloadingService):
         """
         owner = self._owner or owner_of(self.config.server.user, self.config.server.group)
         ground = Foundations(self.config, self._reactor, owner, self._place)
+        ground.embedded_apps = self.apps
         lines: list[str] = []
         for listener in self.config.listeners:
             try:
@@ -175,7 +185,7 @@ class MailService(ReloadingService):
             except StartError as error:
                 lines += error.lines
         try:
-            factories = factories_of(self.config, ground, self._reactor)
+            makers = Makers(self.config, ground, self._reactor)
         except StartError as error:
             lines += error.lines
         if lines:
@@ -185,7 +195,7 @@ class MailService(ReloadingService):
             self._open.clear()
             raise StartError(lines)
         self._ground = ground
-        self._use(factories)
+        self._use(makers)
         ground.setServiceParent(self)
         if owner is not None and os.geteuid() == 0:
             self._owner = owner
@@ -272,7 +282,7 @@ class MailService(ReloadingService):
         more = ["tls.certificate (none is left, so the old ones stay in use)"] if gone_for_good else []
         tell_what_needs_a_restart(config, self.config, more)
         # All that can fail comes before anything is changed.
-        factories = factories_of(config, self.ground, self._reactor)
+        makers = Makers(config, self.ground, self._reactor)
         wanted = {key_of(listener): listener for listener in config.listeners}
         gone = {address: each for address, each in self._open.items() if address not in wanted}
         new = [listener for address, listener in wanted.items() if address not in self._open]
@@ -304,7 +314,7 @@ class MailService(ReloadingService):
         self.ground.accounts.default_quota = config.storage.default_quota
         self.ground.admission.limits = config.limits
         self.ground.watch.reload([(each.certificate, each.key) for each in config.tls.certificates] or None)
-        self._use(factories)
+        self._use(makers)
         for each in opened:
             self._listen(each)
 
@@ -323,7 +333,8 @@ class MailService(ReloadingService):
             except StartError as error:
                 _log.error("{problem}: it could not be opened again", event="config", problem=str(error))
 
-    def _use(self, factories: Mapping[str, Any]) -> None:
+    def _use(self, makers: Makers) -> None:
         """New connections find what these factories know."""
+        self.ground.apps.use(makers.apps)
         for key, each in self._open.items():
-            each.factory.current = factories[key]
+            each.factory.current = makers.factories[key]

@@ -34,6 +34,7 @@ class CountersTests(SynchronousTestCase):
                 "connections": {"now": 0, "most": 0, "total": 0, "turned_away": 0},
                 "messages": {"accepted": 0, "refused": 0, "octets": 0},
                 "recipients": {"accepted": 0, "refused": 0},
+                "apps": {},
                 "auth": {"succeeded": 0, "failed": 0},
                 "reactor": {"longest_stall": 0.0, "stalls": 0},
                 "listeners": {},

@@ -62,6 +62,9 @@ def _page(told: Mapping[str, Any]) -> Iterator[str]:
     columns = ("now", "most", "connections", "turned_away", "accepted", "refused")
     rows = [(name, *(_number(each, key) for key in columns)) for name, each in _table(told, "listeners").items()]
     yield from _rows(("listener", "now", "most", "connections", "turned away", "accepted", "refused"), rows)
+    yield from _rows(
+        ("app", "calls", "refused", "failed", "timeouts", "longest stall", "in"), list(_apps(_table(told, "apps")))
+    )
     refusals = list(_table(told, "refusals").items())[:MOST_REFUSALS]
     yield from _rows(("refused with", "times"), [(reply, f"{count:,}") for reply, count in refusals])
     clients = _table(told, "clients")
@@ -69,6 +72,14 @@ def _page(told: Mapping[str, Any]) -> Iterator[str]:
     for key, title in (("by_connections", "busiest clients"), ("by_failures", "failed logins of")):
         rows = [(each.get("client", "?"), *(_number(each, of) for of in of_client)) for each in clients.get(key, [])]
         yield from _rows((title, "connections", "messages", "refused", "failed logins"), rows)
+
+
+def _apps(told: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each app: the stall is the longest time for which one of its callbacks held up everybody else."""
+    for name, each in told.items():
+        stall = f"{each.get('longest_stall', 0) * 1000:,.0f} ms"
+        numbers = (_number(each, key) for key in ("calls", "refused", "failed", "timeouts"))
+        yield (name, *numbers, stall, str(each.get("longest_in", "")) or "-")
 
 
 def _workers(told: Mapping[str, Any]) -> Iterator[str]:

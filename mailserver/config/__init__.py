@@ -6,7 +6,17 @@ In: a file.  Out: `Config`, or `ConfigError`.
 with every key.
 """
 
-from mailserver.config.classes import TLS, Auth, CertificateFiles, Domain, Listener, Server, Storage
+from mailserver.config.classes import (
+    TLS,
+    AppMatch,
+    AppTable,
+    Auth,
+    CertificateFiles,
+    Domain,
+    Listener,
+    Server,
+    Storage,
+)
 from mailserver.config.loading import DEFAULT_PATH, development, find_config, load, parse, passed_over
 from mailserver.config.origins import Effective
 from mailserver.config.problems import ConfigError, Problem
@@ -15,6 +25,8 @@ from mailserver.config.whole import Config
 __all__ = [
     "DEFAULT_PATH",
     "TLS",
+    "AppMatch",
+    "AppTable",
     "Auth",
     "CertificateFiles",
     "Config",

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationInfo
 
 from mailserver.address import AddressError, normal_domain, parse_address
+from mailserver.address_patterns import NULL_SENDER, compile_pattern
 from mailserver.config.quantities import show
 from mailserver.limits import Limits
 from mailserver.sockets import ListenAddress, Network, parse_network
@@ -193,6 +194,29 @@ def parse_listen_address(value: object, folder: Path) -> ListenAddress:
 
 def _folder(info: ValidationInfo) -> Path:
     return Path(info.context["folder"]) if info.context else Path()
+
+
+def app_name(text: str) -> str:
+    """The name of an app."""
+    if not _LISTENER_NAME.match(text):
+        raise ValueError('must be letters, digits, "-", "_" and ".", at most 64, as in "tickets"')
+    return text
+
+
+def address_pattern(text: str) -> str:
+    """A pattern of addresses, as it was written."""
+    compile_pattern(text)
+    return text
+
+
+def sender_pattern(text: str) -> str:
+    """The same, or "<>"."""
+    return text if text == NULL_SENDER else address_pattern(text)
+
+
+def one_or_many(value: object) -> tuple[object, ...]:
+    """A text, or a list of them, as a tuple."""
+    return (value,) if isinstance(value, str) else as_tuple(value)
 
 
 def as_tuple(value: object) -> tuple[object, ...]:

@@ -9,13 +9,15 @@ is said nowhere else.  The keys of `[limits]` are the fields of `mailserver.limi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from mailserver.config.checked import (
     EXTENSIONS,
     MAX_WORKERS,
+    address_pattern,
+    app_name,
     as_tuple,
     banner,
     extension,
@@ -29,6 +31,8 @@ from mailserver.config.checked import (
     mailbox,
     mechanism,
     network,
+    one_or_many,
+    sender_pattern,
     separator,
     unix_mode,
     unix_owner,
@@ -65,6 +69,10 @@ SegmentSize = Annotated[
 BodyLimit = Annotated[int, BeforeValidator(parse_size), AfterValidator(Range(0, 16 * 1024 * 1024, "octets"))]
 BannerDelay = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 60, "seconds"))]
 ShortTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 3600, "seconds"))]
+AppName = Annotated[str, AfterValidator(app_name)]
+AddressPattern = Annotated[str, AfterValidator(address_pattern)]
+SenderPattern = Annotated[str, AfterValidator(sender_pattern)]
+AppTimeout = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(1, 3600, "seconds"))]
 LongTime = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Range(0, 86_400, "seconds"))]
 
 
@@ -317,6 +325,90 @@ class Listener(Table):
     )
     line: int = Field(default=0, description="The line of the table in its file; 0 when it comes from no file.")
     next_free_port: bool = Field(default=False, description="Development mode: take the next port when it is in use.")
+
+
+class AppMatch(Table):
+    """Whose turn it is: an app is asked about what fits all of these. What is left out fits everything."""
+
+    listener: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = Field(
+        default=(), description="Names of listeners, one or a list.", examples=[["smtp-25"]]
+    )
+    recipients: Annotated[tuple[AddressPattern, ...], BeforeValidator(one_or_many)] = Field(
+        default=(),
+        description='Patterns of recipients, one or a list, such as "tickets+*@example.org" or '
+        '"*@lists.example.org"; '
+        '"*" stands for any characters, "?" for one. "*" alone: everybody, of any domain.',
+        examples=[["tickets+*@example.org"]],
+    )
+    senders: Annotated[tuple[SenderPattern, ...], BeforeValidator(one_or_many)] = Field(
+        default=(),
+        description='Patterns of senders; "<>" is the null sender of bounces.',
+        examples=[["*@example.com"]],
+    )
+    networks: Networks = Field(
+        default=(), description="Addresses and networks of clients.", examples=[["192.0.2.0/24"]]
+    )
+
+
+class AppTable(Table):
+    """An app: your own code, or a program, that decides about mail or takes it. Any number of [[app]] tables."""
+
+    name: AppName = Field(
+        description="Its name in the log and in statistics. Apps are asked in their order in this file. Each has one "
+        "of python, command, webhook, discard and reject.",
+        examples=["tickets"],
+    )
+    python: str | None = Field(
+        default=None,
+        description='The class: "package.module:Class", or "path/file.py:Class". Every callback of `mailserver.App` '
+        "that it has is called; with `message` it takes the mail that it matches. Default: none.",
+        examples=["tickets.py:Tickets"],
+    )
+    command: dict[str, Any] | None = Field(
+        default=None,
+        description="A program that gets each message on its standard input; the keys of this table are in "
+        "docs/destinations.md. Default: none.",
+        examples=[{"run": ["/usr/local/bin/ticket", "{recipient}"]}],
+    )
+    webhook: dict[str, Any] | None = Field(
+        default=None,
+        description="A web address that gets each message by POST; the keys of this table are in "
+        "docs/destinations.md. Default: none.",
+        examples=[{"url": "https://www.example.org/hooks/mail", "secret_file": "/etc/mailserver/hook.secret"}],
+    )
+    discard: bool = Field(default=False, description="Take the mail and throw it away.")
+    reject: str | None = Field(
+        default=None,
+        description="Refuse the recipients with this text (550 5.7.1). Default: none.",
+        examples=["Closed"],
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What the class itself wants to know; checked against its `Options`. Only with python.",
+        examples=[{"folder": "/srv/tickets"}],
+    )
+    match: AppMatch = Field(
+        default_factory=AppMatch,
+        description="Whose turn it is; a table with listener, recipients, senders and networks, all of them "
+        "optional. "
+        "An app that takes mail needs recipients: addresses that it matches need no account.",
+        examples=[{"recipients": ["tickets+*@example.org"]}],
+    )
+    timeout: AppTimeout = Field(
+        default=60.0,
+        description="How long each of its callbacks may take; then it is cancelled and the client gets 451. 1 s to "
+        "1 h.",
+    )
+    threaded: bool = Field(
+        default=False, description="Run it in a thread: for code that blocks, such as a database client."
+    )
+    isolated: bool = Field(
+        default=False,
+        description="Run it in a process of its own, which is started again when it dies. Only with python.",
+    )
+    separator: Separator = Field(
+        default="+", description="What stands between user and detail in the addresses that the app sees."
+    )
 
 
 class Domain(Table):

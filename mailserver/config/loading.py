@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mailserver.config import checks, ground, reading
-from mailserver.config.classes import Auth, Listener, Server
+from mailserver.config.app_checks import check_apps
+from mailserver.config.classes import AppTable, Auth, Listener, Server
 from mailserver.config.lines import KeyPath, scan
 from mailserver.config.origins import DEFAULT, Places
 from mailserver.config.problems import ConfigError, Problem, in_order
@@ -95,7 +96,7 @@ def parse(text: str, path: Path) -> Config:
     if large:
         raise ConfigError(in_order([places.problem(where, _TOO_LARGE) for where in large]))
     parts, problems = reading.read(data, places, source.parent)
-    remarks = [*checks.check(parts, lines), *ground.survey(parts)]
+    remarks = [*checks.check(parts, lines), *ground.survey(parts), *check_apps(parts, source.parent)]
     # A key that could not be read has its default meanwhile; nothing is to be said about that.
     told = {problem.key for problem in problems}
     found = (places.problem(remark.path, remark.text, warning=remark.warning) for remark in remarks)
@@ -111,6 +112,7 @@ def parse(text: str, path: Path) -> Config:
         limits=parts.limits,
         listeners=tuple(parts.listeners.values()),
         domains=tuple(parts.domains.values()),
+        apps=tuple(parts.apps.values()),
         warnings=in_order(problems),
         origins=_origins(parts, places),
         text=text,
@@ -208,11 +210,12 @@ DEVELOPMENT = (("smtp", 2525, "starttls"), ("smtps", 4650, "implicit"), ("submis
 DEVELOPMENT_MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
 
 
-def development(data_dir: Path, warnings: tuple[Problem, ...] = ()) -> Config:
+def development(data_dir: Path, warnings: tuple[Problem, ...] = (), apps: tuple[AppTable, ...] = ()) -> Config:
     """
     The configuration without a file: loopback only, unprivileged ports, no DNS, every name and password is taken.
 
     data_dir: where everything is kept; a relative path starts at the current folder.  warnings: of `passed_over`.
+    apps: what shall be tried.
     """
     # Who tries things out does not wait for the answer to a wrong password.
     limits = dataclasses.replace(DEFAULT_LIMITS, auth_failure_delay=0.0)
@@ -240,6 +243,7 @@ def development(data_dir: Path, warnings: tuple[Problem, ...] = ()) -> Config:
         auth=Auth(mechanisms=DEVELOPMENT_MECHANISMS),
         limits=limits,
         listeners=listeners,
+        apps=apps,
         development=True,
         warnings=warnings,
     )

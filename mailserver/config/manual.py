@@ -16,7 +16,18 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from mailserver.config.classes import TLS, Auth, CertificateFiles, Domain, Listener, Server, Storage, Table
+from mailserver.config.classes import (
+    TLS,
+    AppMatch,
+    AppTable,
+    Auth,
+    CertificateFiles,
+    Domain,
+    Listener,
+    Server,
+    Storage,
+    Table,
+)
 from mailserver.config.listener_checks import LEAST_PREFIX
 from mailserver.config.loading import DEFAULT_PATH, ENVIRONMENT
 from mailserver.config.origins import shown
@@ -109,6 +120,8 @@ _TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[auth]", Auth),
     ("[[listener]]", Listener),
     ("[[domain]]", Domain),
+    ("[[app]]", AppTable),
+    ("[app.match]", AppMatch),
 )
 
 
@@ -142,7 +155,7 @@ def _values(about: FieldInfo) -> str:
             return {"octets": "size", "seconds": "time", "": "number"}[allowed.unit] + f", {allowed}"
     if typing.get_origin(kind) is tuple:
         return "list of texts"
-    if kind is Limits:
+    if kind in (Limits, AppMatch) or typing.get_origin(kind) is dict:
         return "table"
     return {bool: "`true`, `false`", Path: "path", int: "number"}.get(kind, "text")
 
@@ -153,8 +166,10 @@ def _default(name: str, about: FieldInfo) -> str:
         return ""
     if about.is_required():
         return "must be given"
+    if about.default_factory is not None:
+        return "`{}`"
     default = typing.cast("Any", about.default)  # its type would be in the way: pydantic has a mark for "no default"
-    if name in ("drain_timeout", "check_interval", "banner_delay"):
+    if name in ("drain_timeout", "check_interval", "banner_delay", "timeout"):
         return f"`{toml(render_duration(default))}`"
     return f"`{toml(shown(default))}`"
 

@@ -8,9 +8,12 @@ and for `mailserver config show` every key's effective value and where that came
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
 
 from mailserver.config.lines import KeyPath, Lines
 from mailserver.config.problems import Problem
@@ -70,12 +73,22 @@ class Places:
         return f"{self.file}:{self.lines.of(path)}" if path in self.lines else otherwise
 
 
+# What stands under such a key is nobody's business who looks over the operator's shoulder.
+_SECRET = re.compile(r"(?i)secret|password|passwd|token|authorization|api_?key|headers")
+
+
 def shown(value: object) -> object:
     """A value as JSON and TOML can write it."""
     if isinstance(value, tuple):
         return [shown(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
+    if isinstance(value, Mapping):
+        return {key: "***" if _SECRET.search(key) else shown(item) for key, item in value.items()}
+    if isinstance(value, BaseModel):
+        return {key: shown(getattr(value, key)) for key in type(value).model_fields if getattr(value, key)}
+    if isinstance(value, list):
+        return [shown(item) for item in value]
     return str(value)  # paths and addresses
 
 

@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from mailserver.config.checked import listener_name, mail_domain, parse_listen_address
-from mailserver.config.classes import TLS, Auth, CertificateFiles, Domain, Listener, Server, Storage, Table
+from mailserver.config.classes import (
+    TLS,
+    AppMatch,
+    AppTable,
+    Auth,
+    CertificateFiles,
+    Domain,
+    Listener,
+    Server,
+    Storage,
+    Table,
+)
 from mailserver.config.lines import KeyPath
 from mailserver.config.origins import Places
 from mailserver.config.problems import Problem
@@ -44,9 +55,10 @@ TABLES: Mapping[str, type[Table | Limits]] = {
     "limits": Limits,
     "listener": Listener,
     "domain": Domain,
+    "app": AppTable,
 }
 #: Those of them that are written with two brackets, any number of times.
-ARRAYS = ("listener", "domain")
+ARRAYS = ("listener", "domain", "app")
 #: Protocols that a later version speaks.
 LATER = ("pop3", "imap", "http")
 
@@ -58,7 +70,7 @@ class Parts:
     """
     What could be read of a file.  In [server], [tls], [auth] and [storage] a broken key has its default.
 
-    listeners, domains: by their paths in the file; broken ones are missing.
+    listeners, domains, apps: by their paths in the file; broken ones are missing.
     addresses, names, domain_names: of all listeners and domains, also of broken ones, as far as they could be read.
     """
 
@@ -69,6 +81,7 @@ class Parts:
     limits: Limits
     listeners: Mapping[KeyPath, Listener]
     domains: Mapping[KeyPath, Domain]
+    apps: Mapping[KeyPath, AppTable]
     addresses: Mapping[KeyPath, ListenAddress]
     names: Mapping[KeyPath, str]
     domain_names: Mapping[KeyPath, str]
@@ -108,7 +121,9 @@ class _Reading:
         addresses = _known((path, _address_of(raw, self.folder)) for path, raw in listeners)
         names = _names_of(listeners, addresses)
         domain_names = _known((path, _domain_name(raw)) for path, raw in domains)
-        self.places.names.update(names | domain_names)
+        apps = list(self._array(("app",), self.data.get("app", [])))
+        app_names = {path: raw["name"] for path, raw in apps if _is_name(raw.get("name"))}
+        self.places.names.update(names | domain_names | app_names)
         parts = Parts(
             server=server,
             tls=self._tls(),
@@ -117,6 +132,7 @@ class _Reading:
             limits=limits,
             listeners=self._listeners(listeners, addresses, server, limits),
             domains=_known((path, self._table(path, Domain, raw)) for path, raw in domains),
+            apps=_known((path, self._app(path, raw)) for path, raw in apps),
             addresses=addresses,
             names=names,
             domain_names=domain_names,
@@ -214,6 +230,14 @@ class _Reading:
             listeners[path] = self._table(path, Listener, raw, **filled)
         return _known(listeners.items())
 
+    def _app(self, path: KeyPath, raw: Mapping[str, Any]) -> AppTable | None:
+        match = raw.get("match", {})
+        if isinstance(match, dict):
+            self._unknown((*path, "match"), match, keys_of(AppMatch))
+            match = {key: value for key, value in match.items() if key in keys_of(AppMatch)}
+            raw = {**raw, "match": match}
+        return self._table(path, AppTable, raw)
+
     def _limits(self, path: KeyPath, raw: object, base: Limits) -> Limits:
         """The base with those limits that the table has; wrong ones stay as in the base."""
         if not isinstance(raw, dict):
@@ -276,6 +300,8 @@ def _explain(details: ErrorDetails, cls: type[Table]) -> str:
             return f"{show(value)} is not possible; use {choices}"
         case "string_type":
             return f"must be text in quotes, not {show(value)}"
+        case "model_type" | "dict_type":
+            return f"must be a table in braces, not {show(value)}"
         case "bool_type":
             return f"must be true or false, not {show(value)}"
     return details["msg"]

@@ -14,14 +14,24 @@ from typing import Any, cast
 
 from pydantic.fields import FieldInfo
 
-from mailserver.config.classes import TLS, Auth, CertificateFiles, Domain, Listener, Server, Storage, Table
+from mailserver.config.classes import (
+    TLS,
+    AppTable,
+    Auth,
+    CertificateFiles,
+    Domain,
+    Listener,
+    Server,
+    Storage,
+    Table,
+)
 from mailserver.config.origins import shown
 from mailserver.config.quantities import Range, render_duration, render_size, toml
 from mailserver.limits import COUNTED_TOGETHER, Limits
 
 WIDTH = 100
 #: Keys whose number is seconds: shown with a unit, as people would write them.
-_TIMES = ("drain_timeout", "check_interval", "banner_delay")
+_TIMES = ("drain_timeout", "check_interval", "banner_delay", "timeout")
 #: Keys that a real server has to think about are in force; the others show their default.
 _IN_FORCE = {
     (Server, "hostname"),
@@ -57,7 +67,7 @@ def sample() -> str:
     paragraphs += [_table("[server]", Server), _table("[tls]", TLS)]
     paragraphs += [_table("#[[tls.certificate]]", CertificateFiles), _table("[storage]", Storage)]
     paragraphs += [_table("[auth]", Auth), _limits(), _table("[[listener]]", Listener), _MORE_LISTENERS]
-    paragraphs += [_table("[[domain]]", Domain)]
+    paragraphs += [_table("[[domain]]", Domain), _app()]
     return "\n".join(paragraphs)
 
 
@@ -87,6 +97,11 @@ def _value(name: str, about: FieldInfo) -> str:
     if name in _TIMES:
         return toml(render_duration(default))
     return toml(value)
+
+
+def _app() -> str:
+    """No server needs an app, so the whole table is switched off."""
+    return _comment(AppTable.__doc__ or "") + "#[[app]]\n" + "\n".join(_keys(AppTable))
 
 
 def _limits() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from mailserver.config.classes import TLS, Auth, Domain, Listener, Server, Storage
+from mailserver.config.classes import TLS, AppTable, Auth, Domain, Listener, Server, Storage
 from mailserver.config.origins import Effective, of_limits, of_table
 from mailserver.config.problems import Problem
 from mailserver.config.quantities import toml_key
@@ -36,6 +36,7 @@ class Config:
     limits: Limits = DEFAULT_LIMITS
     listeners: tuple[Listener, ...] = ()
     domains: tuple[Domain, ...] = ()
+    apps: tuple[AppTable, ...] = ()
     development: bool = False
     warnings: tuple[Problem, ...] = ()
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -64,3 +65,5 @@ class Config:
             yield from of_limits(listener.limits, f"{prefix}.limits", self.origins, self.limits)
         for domain in self.domains:
             yield from of_table(domain, f"domain.{toml_key(domain.name)}", self.origins)
+        for app in self.apps:
+            yield from of_table(app, f"app.{toml_key(app.name)}", self.origins)

@@ -75,13 +75,18 @@ class HeaderGate:
 
     def _open(self, end: int) -> Any:
         held, self._held = bytes(self._held or b""), None
-        if end and not _HEADER.match(held):
+        if end and not has_header(held):
             held, end = b"\r\n" + held, 0
         header = held[:end]
         for judge in self._judges:
             header = judge(header)
         block = header + held[end:]
         return self._inner.write(block) if block else None
+
+
+def has_header(text: bytes) -> bool:
+    """Does a message that begins so begin with a header section?"""
+    return _HEADER.match(text) is not None
 
 
 def fields(header: bytes) -> list[tuple[bytes, bytes]]:

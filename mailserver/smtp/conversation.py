@@ -89,6 +89,11 @@ class Conversation(ABC):
     # -- what else can happen --------------------------------------------------------------------------------------
 
     @property
+    def envelope(self) -> Envelope | None:
+        """The open transaction, with the recipients that were accepted so far."""
+        return self._envelope
+
+    @property
     def in_transaction(self) -> bool:
         """Is a sender accepted and its message not yet answered?"""
         return self._envelope is not None
@@ -212,6 +217,8 @@ class Conversation(ABC):
     def _error(self, reply: Reply) -> None:
         """A reply that the client has earned by a mistake; it is counted."""
         self.error_count += 1
+        if self.settings.tell_mistakes:
+            self._events.append(events.Mistake(reply))
         if self.error_count >= self._limits.errors:
             self.abort(replies.TOO_MANY_ERRORS, "too many errors")
             return

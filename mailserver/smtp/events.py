@@ -7,6 +7,7 @@ A question that is refused is answered with the refusal's `Reply`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,10 +24,24 @@ class Identity:
     user: str
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """
+    An answer to `Hello`: what is offered instead of the usual.
+
+    extensions: keyword -> value, or None where it has none, in the order of the reply.  size: octets that a message
+    may have on this connection; None: as it was.
+    """
+
+    extensions: Mapping[str, str | None]
+    size: int | None = None
+
+
 #: None: yes, with the usual reply.  A positive Reply: yes, in these words.  Any other Reply: no.  Several Replies:
 #: one for each recipient, in the order of the envelope (`EndOfText` only).  `Identity`: to `Login`.  `ScramKeys`: to
 #: `Lookup`.
-Answer: TypeAlias = Reply | tuple[Reply, ...] | Identity | ScramKeys | None
+#: `Offer`: to `Hello`.
+Answer: TypeAlias = Reply | tuple[Reply, ...] | Identity | ScramKeys | Offer | None
 
 
 class Question:
@@ -48,10 +63,25 @@ class Connected(Question):
 
 @dataclass(frozen=True, slots=True)
 class Hello(Question):
-    """EHLO or HELO with this name."""
+    """EHLO, LHLO or HELO with this name."""
 
     name: str
     extended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Question):
+    """A verb of `SessionSettings.verbs`.  Answer with a Reply, or None: it is unknown after all."""
+
+    verb: str
+    argument: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake(Notice):
+    """The client has earned this reply by a mistake; told where `SessionSettings.tell_mistakes` asks for it."""
+
+    reply: Reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,12 +44,19 @@ class MailParameters:
 NOTHING_WANTED = MailParameters(NO_PARAMETERS)
 
 
-def mail_parameters(text: bytes, limits: Limits, known: Collection[str]) -> MailParameters:
-    """The parameters behind MAIL's path.  known: the extensions that work here.  Raises Unacceptable."""
+def mail_parameters(
+    text: bytes, limits: Limits, known: Collection[str], foreign: Collection[str] = ()
+) -> MailParameters:
+    """
+    The parameters behind MAIL's path.  known: the extensions that work here.  foreign: keywords that somebody else
+    understands, and judges.  Raises Unacceptable.
+    """
     given = _parse(text)
     size, body, smtputf8 = None, "7BIT", False
     for keyword, value in given.items():
         if _EXTENSION_OF_MAIL.get(keyword) not in known:
+            if keyword in foreign:
+                continue
             raise Unacceptable(_unknown(keyword))
         if keyword == "SIZE":
             size = _size(value, limits)
@@ -66,11 +73,13 @@ def mail_parameters(text: bytes, limits: Limits, known: Collection[str]) -> Mail
     return MailParameters(given, size, body, smtputf8)
 
 
-def rcpt_parameters(text: bytes, known: Collection[str]) -> Parameters:
-    """The parameters behind RCPT's path.  known: the extensions that work here.  Raises Unacceptable."""
+def rcpt_parameters(text: bytes, known: Collection[str], foreign: Collection[str] = ()) -> Parameters:
+    """The parameters behind RCPT's path; see `mail_parameters`.  Raises Unacceptable."""
     given = _parse(text)
     for keyword, value in given.items():
         if keyword not in ("NOTIFY", "ORCPT") or "DSN" not in known:
+            if keyword in foreign:
+                continue
             raise Unacceptable(_unknown(keyword))
         _CHECKS[keyword](keyword, value)
     return given

@@ -37,6 +37,8 @@ class State(enum.Enum):
     __hash__ = object.__hash__
 
 
+#: Where commands may be given at all, but not between the chunks of a message.
+GREETABLE = frozenset({State.CONNECTED, State.READY, State.MAIL, State.RCPT})
 _COMMAND_STATES = frozenset({State.CONNECTED, State.READY, State.MAIL, State.RCPT, State.CHUNKS})
 _GREETED = frozenset({State.READY, State.MAIL, State.RCPT})
 
@@ -113,7 +115,9 @@ class SessionSettings:
     off: extensions (of `EXTENSIONS`) that are not announced and do not work.  xclient: the peer may use XCLIENT.
     lmtp: the conversation is LMTP.  banner_delay: seconds that a client must wait for the banner; who talks before it
     is refused.  vrfy: VRFY tells who exists.  hold: FUTURERELEASE (RFC 4865) for at most so many seconds; 0: not
-    offered.
+    offered.  verbs: commands beyond ours that somebody answers, b"*" for all of them.  mail_parameters,
+    rcpt_parameters: ESMTP parameters beyond ours that somebody understands.  tell_mistakes: tell of each mistake of
+    the client.
     """
 
     hostname: str
@@ -132,6 +136,10 @@ class SessionSettings:
     banner_delay: float = 0.0
     vrfy: bool = False
     hold: int = 0
+    verbs: frozenset[bytes] = frozenset()
+    mail_parameters: frozenset[str] = frozenset()
+    rcpt_parameters: frozenset[str] = frozenset()
+    tell_mistakes: bool = False
     _working: dict[bool, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def working(self, *, tls: bool) -> frozenset[str]:

@@ -31,7 +31,16 @@ from mailserver.smtp import events
 from mailserver.smtp.conversation import refused
 from mailserver.smtp.events import Answer
 from mailserver.smtp.logins import LoginCommands
-from mailserver.smtp.rules import ALLOWED, BEFORE_TLS, EXTENSIONS, IDLE, NOT_DONE, State
+from mailserver.smtp.rules import (
+    ALLOWED,
+    BEFORE_TLS,
+    EXTENSIONS,
+    GREETABLE,
+    IDLE,
+    NOT_DONE,
+    SessionSettings,
+    State,
+)
 from mailserver.smtp.syntax import BadSyntax, decode_xtext, parse_command, parse_hello_name, parse_path
 from mailserver.smtp.transactions import MailCommands
 
@@ -40,6 +49,8 @@ class SMTPSession(LoginCommands, MailCommands):
     """One SMTP conversation; see the module, and `Conversation` for what it is made with."""
 
     allowed: ClassVar[Mapping[bytes, frozenset[State]]] = ALLOWED
+    #: What the listener offers, while something else is offered.
+    _own_settings: SessionSettings | None = None
 
     def _command(self, line: bytes) -> None:
         try:
@@ -53,7 +64,9 @@ class SMTPSession(LoginCommands, MailCommands):
                 self.abort(replies.TOO_MANY_IDLE_COMMANDS, "too many commands without a message")
                 return
         states = self.allowed.get(verb)
-        if states is None or (verb == b"XCLIENT" and not self.settings.xclient):
+        if self.settings.verbs and self._for_others(verb, known=states is not None):
+            self._ask_others(verb, argument)
+        elif states is None or (verb == b"XCLIENT" and not self.settings.xclient):
             self._error(self._unknown(verb))
         elif not self.allowed_by_tls and verb not in BEFORE_TLS:
             self._error(replies.STARTTLS_FIRST)
@@ -62,6 +75,19 @@ class SMTPSession(LoginCommands, MailCommands):
                 self._error(self._out_of_sequence(verb))
         else:
             self._COMMANDS[verb](self, argument)
+
+    def _for_others(self, verb: bytes, *, known: bool) -> bool:
+        """Does somebody else answer this verb, here and now?"""
+        verbs = self.settings.verbs
+        if not (verb in verbs or (b"*" in verbs and not known)) or not verb:
+            return False
+        return self.allowed_by_tls and self.state in GREETABLE
+
+    def _ask_others(self, verb: bytes, argument: bytes) -> None:
+        def answered(answer: Answer) -> None:
+            self._refuse(answer if isinstance(answer, Reply) else self._unknown(verb))
+
+        self._ask(events.Command(verb.decode("ascii", "replace"), argument), answered)
 
     def _unknown(self, verb: bytes) -> Reply:
         if verb in NOT_DONE:
@@ -107,8 +133,11 @@ class SMTPSession(LoginCommands, MailCommands):
             return
         extended = verb != "HELO"
 
+        before = (self.settings, self._limits, self._own_settings)
+
         def answered(answer: Answer) -> None:
             if (no := refused(answer)) is not None:
+                self.settings, self._limits, self._own_settings = before
                 self._refuse(no)
                 return
             self._give_up()
@@ -116,12 +145,37 @@ class SMTPSession(LoginCommands, MailCommands):
             self._extended = extended
             peer = self.peer
             self.peer = Peer(peer.host, peer.port, name, peer.tls, peer.user)
+            if isinstance(answer, events.Offer):
+                self._offer(answer)
             lines = [self.settings.hostname]
             if extended:
-                lines += self.extensions()
+                lines += self._offered_lines(answer)
             self._reply(Reply(250, "", "\n".join(lines)))
 
+        self._offer(None)
         self._ask(events.Hello(name, extended), answered)
+
+    def _offer(self, offer: events.Offer | None) -> None:
+        """From now on what somebody else wants to be offered; None: what the listener offers."""
+        if self._own_settings is not None:
+            self.settings, self._own_settings = self._own_settings, None
+            self._limits = self.settings.limits
+        if offer is None:
+            return
+        self._own_settings = self.settings
+        if self._extended:
+            # STARTTLS that was left out must be gone, not only unsaid; a size that is not told still holds.
+            off = self.working_extensions() - offer.extensions.keys() - {"SIZE"}
+            told = (offer.extensions.get("AUTH") or "").split()
+            mechanisms = {name: make for name, make in self.settings.mechanisms.items() if name in told}
+            self.settings = dataclasses.replace(self.settings, off=self.settings.off | off, mechanisms=mechanisms)
+        if offer.size is not None:
+            self._limits = dataclasses.replace(self._limits, message_size=offer.size)
+
+    def _offered_lines(self, answer: Answer) -> list[str]:
+        if not isinstance(answer, events.Offer):
+            return self.extensions()
+        return [name if value is None else f"{name} {value}" for name, value in answer.extensions.items()]
 
     def extensions(self) -> list[str]:
         """The lines of the EHLO reply behind the first, in the order of `EXTENSIONS`; each only where it works."""
@@ -223,7 +277,7 @@ class SMTPSession(LoginCommands, MailCommands):
             self._give_up()
             self.peer = peer
             self._extended = False
-            self._greet(None)
+            self._ask(events.Connected(), self._greet)
 
         self._ask(events.XClient(peer), answered)
 

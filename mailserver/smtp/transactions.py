@@ -18,7 +18,13 @@ from mailserver.smtp import events
 from mailserver.smtp.conversation import Conversation, refused
 from mailserver.smtp.data import ChunkReceiver, Receiver, TextReceiver
 from mailserver.smtp.events import Answer
-from mailserver.smtp.parameters import NOTHING_WANTED, Unacceptable, mail_parameters, rcpt_parameters
+from mailserver.smtp.parameters import (
+    NOTHING_WANTED,
+    MailParameters,
+    Unacceptable,
+    mail_parameters,
+    rcpt_parameters,
+)
 from mailserver.smtp.rules import State
 from mailserver.smtp.syntax import BadSyntax, parse_path
 
@@ -69,7 +75,7 @@ class MailCommands(Conversation):
             self._error(Reply(501, "5.1.7", f"Bad sender address syntax: {error}"))
             return
         try:
-            wanted = mail_parameters(rest, self._limits, self.working_extensions()) if rest else NOTHING_WANTED
+            wanted = self._mail_parameters(rest) if rest else NOTHING_WANTED
         except Unacceptable as error:
             self._error(error.reply)
             return
@@ -112,6 +118,12 @@ class MailCommands(Conversation):
 
         self._ask(events.Mail(envelope), answered)
 
+    def _mail_parameters(self, text: bytes) -> MailParameters:
+        return mail_parameters(text, self._limits, self.working_extensions(), self.settings.mail_parameters)
+
+    def _rcpt_parameters(self, text: bytes) -> Parameters:
+        return rcpt_parameters(text, self.working_extensions(), self.settings.rcpt_parameters)
+
     def _sender_refused(self, reply: Reply) -> None:
         if reply.code < 500:
             # No error of the client's; but it moves no mail, and may not come for ever.
@@ -135,7 +147,7 @@ class MailCommands(Conversation):
             return
         assert address is not None
         try:
-            parameters: Parameters = rcpt_parameters(rest, self.working_extensions()) if rest else NO_PARAMETERS
+            parameters: Parameters = self._rcpt_parameters(rest) if rest else NO_PARAMETERS
         except Unacceptable as error:
             self._error(error.reply)
             return

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailserver
 from mailserver.config import load
 from mailserver.config.manual import manual
-from mailserver.config.reading import TABLES, keys_of
+from mailserver.config.reading import ARRAYS, TABLES, keys_of
 from mailserver.limits import AUTH_TOGETHER, COUNTED_TOGETHER, Limits
 from tests.config.pairs import make_folder
 
@@ -33,7 +33,7 @@ def rows(text: str) -> dict[str, list[str]]:
 class ManualTests(SynchronousTestCase):
     def test_every_key_is_in_it_in_its_table(self) -> None:
         for name, table in TABLES.items():
-            heading = f"[[{name}]]" if name in ("listener", "domain") else f"[{name}]"
+            heading = f"[[{name}]]" if name in ARRAYS else f"[{name}]"
             keys = set(keys_of(table)) - {"certificate"}  # which has a section of its own
             self.assertEqual(set(rows(section(heading))), keys, name)
         self.assertEqual(set(rows(section("[[tls.certificate]]"))), {"certificate", "key"})

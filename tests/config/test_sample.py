@@ -21,6 +21,20 @@ FOR_UNIX = re.compile(r"^unix_(?:mode|owner) = .*$", re.MULTILINE)
 # "#key = value" and "#[[table]]" are switched off; "# text" is a comment.
 OFF = re.compile(r"^#(?! )", re.MULTILINE)
 
+#: An app is one thing only; the sample shows all that it can be.
+OTHER_APPS = re.compile(r"^(?:command|webhook|discard|reject|isolated) = .*\n", re.MULTILINE)
+APP = """
+import mailserver
+from pydantic import BaseModel
+
+class Tickets(mailserver.App):
+    class Options(BaseModel):
+        folder: str
+
+    def message(self, envelope, message):
+        raise NotImplementedError
+"""
+
 
 class SampleTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -52,7 +66,8 @@ class SampleTests(SynchronousTestCase):
         )
 
     def test_it_loads_with_every_key_in_force_and_the_defaults_are_the_defaults(self) -> None:
-        config = self._load(FOR_UNIX.sub("", OFF.sub("", sample())))
+        (self.folder / "tickets.py").write_text(APP)
+        config = self._load(OTHER_APPS.sub("", FOR_UNIX.sub("", OFF.sub("", sample()))))
         self.assertEqual(config.warnings, ())
         self.assertEqual(config.limits, DEFAULT_LIMITS)
         self.assertEqual(len(config.tls.certificates), 1)

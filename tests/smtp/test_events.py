@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.sasl import PlainLogin
 from mailserver.smtp import events
-from mailserver.smtp.server import ESMTPServer
+from mailserver.smtp.policed import PolicedServer
 
 
 class EventTests(SynchronousTestCase):
@@ -18,7 +18,7 @@ class EventTests(SynchronousTestCase):
 
     def test_the_server_does_something_about_each(self) -> None:
         concrete = set(self.kinds()) - {events.Question, events.Notice}
-        self.assertEqual(concrete, set(ESMTPServer._DO))
+        self.assertEqual(concrete, set(PolicedServer._DO))
 
     def test_none_is_both(self) -> None:
         for kind in self.kinds():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker
@@ -184,9 +185,10 @@ class Line:
         steps: dict[str, Any] | None = None,
         *,
         checkers: tuple[ICredentialsChecker, ...] = (),
-        protocol: type[ESMTPServer] = ESMTPServer,
+        protocol: type[ESMTPServer] | None = None,
         connect: bool = True,
         wire: Wire | None = None,
+        kind: Callable[..., ESMTPServerFactory] = ESMTPServerFactory,
         **options: Any,
     ) -> None:
         self.clock = Clock()
@@ -194,10 +196,11 @@ class Line:
         self.steps: dict[str, Any] = steps if steps is not None else {}
         self.realm = Realm(self.steps)
         portal = Portal(self.realm, [AllowAnonymousAccess(), *checkers])
-        self.factory = ESMTPServerFactory(
+        self.factory = kind(
             portal, settings=settings or SessionSettings("mx.example.org"), clock=self.clock, **options
         )
-        self.factory.protocol = protocol
+        if protocol is not None:
+            self.factory.protocol = protocol
         self.wire = wire or Wire()
         self.server = self.factory.buildProtocol(PEER)
         if connect:

@@ -1,0 +1,278 @@
+"""
+Running the user's code: in the reactor, in a thread, or under asyncio - with a time limit, and never as our trouble.
+
+In: a callback and its arguments.  Out: a Deferred of what it returned, or `Refusal`, or `Disconnect`.
+An app that raises anything else costs the client a 451, and the log gets the traceback with the app's name; one that
+takes longer than its time is cancelled, to the same end.  What a callback does between two waits is measured: that is
+how long the reactor stood still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Protocol
+
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver import reply as replies
+from mailserver.apps.app import Disconnect
+from mailserver.reply import Refusal
+
+#: A callback that keeps the reactor from its work for longer than this is told of in the log (seconds).
+LONG_STEP = 0.05
+
+_log = Logger(namespace="mailserver.apps")
+
+
+class Observer(Protocol):
+    """Who counts what becomes of calls."""
+
+    def app_called(self, app: str, callback: str, seconds: float, outcome: str) -> None:
+        """
+        A call is over.  seconds: the longest that it held the reactor.  outcome: "ok", "refused", "failed",
+        "timeout".
+        """
+
+
+class Runner(Protocol):
+    """How the code of an app is run."""
+
+    def run(self, callback: Callable[..., Any], arguments: tuple[Any, ...], step: Callable[[float], None]) -> Any:
+        """Call it; a value, or a Deferred of it.  step: told how long each piece held the reactor (seconds)."""
+
+
+class _Steps(Coroutine[Any, Any, Any]):
+    """A coroutine whose every step is measured."""
+
+    def __init__(
+        self, inner: Coroutine[Any, Any, Any], seconds: Callable[[], float], step: Callable[[float], None]
+    ) -> None:
+        self._inner = inner
+        self._seconds = seconds
+        self._step = step
+
+    def send(self, value: Any) -> Any:
+        """See `Coroutine`."""
+        started = self._seconds()
+        try:
+            return self._inner.send(value)
+        finally:
+            self._step(self._seconds() - started)
+
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
+        """See `Coroutine`."""
+        started = self._seconds()
+        try:
+            if val is None and tb is None:
+                return self._inner.throw(typ)
+            return self._inner.throw(val if isinstance(val, BaseException) else typ(val))
+        finally:
+            self._step(self._seconds() - started)
+
+    def close(self) -> None:
+        """See `Coroutine`."""
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield from self._inner.__await__())
+
+
+class Inline:
+    """In the reactor's own thread; under an asyncio reactor a coroutine may await what asyncio knows too."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        #: The longest that the log was told of (seconds).
+        self.told = LONG_STEP
+
+    def run(self, callback: Callable[..., Any], arguments: tuple[Any, ...], step: Callable[[float], None]) -> Any:
+        """See `Runner`."""
+        started = self._seconds()
+        try:
+            result = callback(*arguments)
+        finally:
+            step(self._seconds() - started)
+        if isinstance(result, Coroutine):
+            steps = _Steps(result, self._seconds, step)
+            loop = _running_loop()
+            if loop is None:
+                return ensureDeferred(steps)
+            return Deferred.fromFuture(loop.create_task(_bridged(steps, loop)))
+        return result
+
+
+class Threaded:
+    """
+    In a thread of a pool.  A coroutine goes back to a thread after each wait; what it waits for stays in the reactor.
+
+    run_in_thread: as `deferToThread`.
+    """
+
+    def __init__(self, run_in_thread: Callable[..., Deferred[Any]]) -> None:
+        self._run = run_in_thread
+
+    def run(self, callback: Callable[..., Any], arguments: tuple[Any, ...], step: Callable[[float], None]) -> Any:  # noqa: ARG002
+        """See `Runner`; nothing of it holds the reactor."""
+        return ensureDeferred(self._steps(callback, arguments))
+
+    async def _steps(self, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        result = await self._run(callback, *arguments)
+        if not isinstance(result, Coroutine):
+            return await result if isinstance(result, Deferred) else result
+        error: BaseException | None = None
+        while True:
+            over, value = await self._run(_step, result, error)
+            if over:
+                return value
+            error = None
+            if not isinstance(value, Deferred):
+                error = TypeError(
+                    f"an app in a thread can await Deferreds and coroutines, not {type(value).__name__}"
+                )
+                continue
+            try:
+                await _fired(value)
+            except CancelledError as cancelled:
+                value.cancel()
+                error = cancelled
+
+
+def _step(coroutine: Coroutine[Any, Any, Any], error: BaseException | None) -> tuple[bool, Any]:
+    """Go on to the next wait: (False, what is waited for), or (True, the result)."""
+    try:
+        return False, coroutine.send(None) if error is None else coroutine.throw(error)
+    except StopIteration as over:
+        return True, over.value
+
+
+def _fired(waited_for: Deferred[Any]) -> Deferred[None]:
+    """Fires when the other one has; that keeps its result for whoever awaits it."""
+    fired: Deferred[None] = Deferred()
+
+    def tell(result: Any) -> Any:
+        if not fired.called:
+            fired.callback(None)
+        return result
+
+    waited_for.addBoth(tell)
+    return fired
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def _bridged(inner: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
+    """A coroutine for asyncio that may also await Deferreds."""
+    return await _Bridge(inner, loop)
+
+
+class _Bridge:
+    """Awaited under asyncio: futures pass through, Deferreds are waited for by a future."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        error: BaseException | None = None
+        while True:
+            try:
+                waited_for = self._inner.send(None) if error is None else self._inner.throw(error)
+            except StopIteration as over:
+                return over.value
+            error = None
+            try:
+                if isinstance(waited_for, Deferred):
+                    yield from _fired(waited_for).asFuture(self._loop)
+                else:
+                    yield waited_for
+            except BaseException as raised:  # noqa: BLE001 - asyncio's cancelling, which is the app's to see
+                if isinstance(waited_for, Deferred):
+                    waited_for.cancel()
+                error = raised
+
+
+class Caller:
+    """
+    Calls the callbacks of one object, one after the other, in the order in which they were asked for.
+
+    name: of the app.  timeout: of each call, in seconds.
+    """
+
+    def __init__(self, name: str, runner: Runner, clock: IReactorTime, timeout: float, observer: Observer) -> None:
+        self._name = name
+        self._runner = runner
+        self._clock = clock
+        self._timeout = timeout
+        self._observer = observer
+        self._turn = DeferredLock()
+
+    def call(self, what: str, callback: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """
+        The Deferred of what the callback returns.  Fails with Refusal (451 for every mistake of the app), Disconnect,
+        or CancelledError when the caller itself has cancelled it.
+        """
+        return ensureDeferred(self._call(what, callback, arguments))
+
+    async def _call(self, what: str, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        longest = 0.0
+        outcome = "failed"
+
+        def step(seconds: float) -> None:
+            nonlocal longest
+            longest = max(longest, seconds)
+
+        await self._turn.acquire()
+        try:
+            result = self._runner.run(callback, arguments, step)
+            if isinstance(result, Deferred):
+                result = await result.addTimeout(self._timeout, self._clock)
+            outcome = "ok"
+        except Refusal:
+            outcome = "refused"
+            raise
+        except (Disconnect, CancelledError):
+            outcome = "ok"
+            raise
+        except defer.TimeoutError:
+            outcome = "timeout"
+            text = f"app {self._name}: {what} took longer than {self._timeout:g} s"
+            _log.error(
+                "{problem} and was cancelled", event="app-timeout", app=self._name, callback=what, problem=text
+            )
+            raise Refusal(replies.LOCAL_TROUBLE, text) from None
+        except Exception as error:  # noqa: BLE001 - whatever the app raises
+            _log.failure(
+                "app {app}: {callback} failed",
+                failure=Failure(),
+                event="app-failed",
+                app=self._name,
+                callback=what,
+            )
+            # Without a cause: it is in the log already, and must not be told twice.
+            raise Refusal(replies.LOCAL_TROUBLE, f"app {self._name}: {type(error).__name__}") from None
+        else:
+            return result
+        finally:
+            self._turn.release()
+            self._observer.app_called(self._name, what, longest, outcome)
+            if longest > getattr(self._runner, "told", longest):
+                # Each time that it is worse than ever, not with each message.
+                self._runner.told = longest  # type: ignore[attr-defined]
+                _log.warn(
+                    "app {app}: {callback} held up all connections for {milliseconds} ms; threaded = true would help",
+                    event="app-stall",
+                    app=self._name,
+                    callback=what,
+                    milliseconds=round(longest * 1000),
+                )

@@ -1,0 +1,165 @@
+"""
+A message as an app gets it: a stream, a file, or its parts; in memory while it is small.
+
+In: blocks, as they come from the client.  Out: `blocks()`, `path`, `read()`, `mime`; bounded memory for any size.
+CRLF line ends, no dot-stuffing, no trace fields (`trace` has them).  The file is gone when the message is answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from mailserver.mime import Part
+
+#: Octets up to which a message is held in memory.
+IN_MEMORY = 64 * 1024
+#: Octets of a block that is read from the file.
+BLOCK = 64 * 1024
+#: How the names of the files begin.
+PREFIX = "message-"
+
+
+class Message:
+    """
+    One message.  size: its octets.  trace: the fields (Return-Path, Received) that a mailbox would get on top of it.
+
+    folder: makes (and returns) the folder of the file, when one is needed.
+    """
+
+    def __init__(self, folder: Callable[[], Path] | None = None, trace: bytes = b"") -> None:
+        self.size = 0
+        self.trace = trace
+        self._folder = folder
+        self._held: bytearray | None = bytearray()
+        self._file: IO[bytes] | None = None
+        self._path: Path | None = None
+        self._part: Part | None = None
+        self._written = True
+        self._readers: list[BinaryIO] = []
+
+    @classmethod
+    def of(cls, octets: bytes, trace: bytes = b"") -> Message:
+        """A message that is there already, for tests."""
+        message = cls(trace=trace)
+        message.write(octets)
+        return message
+
+    @classmethod
+    def at(cls, path: Path, trace: bytes = b"") -> Message:
+        """The message in this file, which stays."""
+        message = cls(trace=trace)
+        message._held = None
+        message._path = path
+        message._file = path.open("rb")
+        message.size = os.fstat(message._file.fileno()).st_size
+        message._keeps = True
+        return message
+
+    #: Does the file belong to somebody else?
+    _keeps = False
+
+    # -- what the server does --------------------------------------------------------------------------------------
+
+    def write(self, block: bytes) -> None:
+        """The next octets.  Raises OSError."""
+        self.size += len(block)
+        if self._held is not None:
+            self._held += block
+            if len(self._held) > IN_MEMORY:
+                self._to_file()
+        else:
+            assert self._file is not None
+            self._file.write(block)
+            self._written = False
+
+    def close(self) -> None:
+        """Forget it; also twice.  Never raises."""
+        self._held = bytearray()
+        self._part = None
+        file, self._file = self._file, None
+        path, self._path = self._path, None
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
+        with contextlib.suppress(OSError):
+            if file is not None:
+                file.close()
+        if path is not None and not self._keeps:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _to_file(self) -> None:
+        folder = self._folder() if self._folder is not None else None
+        # mkstemp: mode 0600, O_EXCL and O_NOFOLLOW, a name that nobody can guess.
+        descriptor, name = tempfile.mkstemp(suffix=".eml", prefix=PREFIX, dir=folder)
+        self._path = Path(name)
+        self._file = os.fdopen(descriptor, "r+b")
+        self._file.write(self._held or b"")
+        self._held = None
+        self._written = False
+
+    def _flushed(self) -> IO[bytes]:
+        assert self._file is not None
+        if not self._written:
+            self._file.flush()
+            self._written = True
+        return self._file
+
+    # -- what an app does ------------------------------------------------------------------------------------------
+
+    async def blocks(self, size: int = BLOCK) -> AsyncIterator[bytes]:
+        """The message in blocks of at most `size` octets.  It may be read again."""
+        for block in self.iter_blocks(size):
+            yield block
+
+    def iter_blocks(self, size: int = BLOCK) -> Iterator[bytes]:
+        """The same for code that is no coroutine."""
+        if self._held is not None:
+            held = bytes(self._held)
+            for start in range(0, len(held), size):
+                yield held[start : start + size]
+            return
+        descriptor, at = self._flushed().fileno(), 0
+        while block := os.pread(descriptor, size, at):
+            at += len(block)
+            yield block
+
+    def read(self) -> bytes:
+        """The whole message, however large it is."""
+        return b"".join(self.iter_blocks())
+
+    @property
+    def path(self) -> Path:
+        """A file that holds the message, mode 0600, until the message is answered.  To keep it, copy or link it."""
+        if self._path is None:
+            self._to_file()
+        self._flushed()
+        assert self._path is not None
+        return self._path
+
+    @property
+    def mime(self) -> Part:
+        """The message decoded (`mailserver.mime`).  Never raises for bad mail; `defects` says what is odd."""
+        if self._part is None:
+            from mailserver.mime import decode
+
+            self._part = decode(bytes(self._held)) if self._held is not None else decode(self._reader())
+        return self._part
+
+    def _reader(self) -> BinaryIO:
+        self._flushed()
+        assert self._path is not None
+        self._readers.append(self._path.open("rb"))
+        return self._readers[-1]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __repr__(self) -> str:
+        return f"<Message of {self.size} octets>"

@@ -1,0 +1,77 @@
+"""A message as an app gets it: the same from memory and from a file, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from twisted.internet.defer import ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.apps.message import IN_MEMORY, Message
+
+
+class MessageTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.message = Message(lambda: self.folder)
+        self.addCleanup(self.message.close)
+
+    def read(self, size: int) -> list[bytes]:
+        async def collect() -> list[bytes]:
+            return [block async for block in self.message.blocks(size)]
+
+        return self.successResultOf(ensureDeferred(collect()))
+
+    def files(self) -> list[str]:
+        return os.listdir(self.folder)
+
+    def test_a_small_one_is_in_memory(self) -> None:
+        self.message.write(b"Subject: x\r\n")
+        self.message.write(b"\r\nhello\r\n")
+        self.assertEqual((self.message.size, len(self.message)), (21, 21))
+        self.assertEqual(self.read(8), [b"Subject:", b" x\r\n\r\nhe", b"llo\r\n"])
+        self.assertEqual(self.files(), [])
+
+    def test_a_large_one_is_in_a_file_that_others_cannot_read(self) -> None:
+        block = bytes(range(256)) * 256
+        for _ in range(6):
+            self.message.write(block)
+        self.assertEqual(self.message.size, 6 * len(block))
+        self.assertGreater(self.message.size, IN_MEMORY)
+        (name,) = self.files()
+        self.assertEqual(stat.S_IMODE(os.stat(self.folder / name).st_mode), 0o600)
+        self.assertEqual(self.message.read(), block * 6)
+        self.assertEqual(b"".join(self.read(1000)), block * 6)
+
+    def test_what_comes_after_a_look_is_there_too(self) -> None:
+        self.message.write(b"a" * (IN_MEMORY + 1))
+        self.assertEqual(len(self.message.read()), IN_MEMORY + 1)
+        self.message.write(b"b")
+        self.assertEqual(self.message.read()[-1:], b"b")
+
+    def test_the_path_of_a_small_one_is_made_when_it_is_asked_for(self) -> None:
+        self.message.write(b"hello")
+        self.assertEqual(self.message.path.read_bytes(), b"hello")
+        self.assertEqual(self.message.path, self.message.path)
+        self.assertEqual(self.message.read(), b"hello")
+
+    def test_nothing_is_left_when_it_is_closed(self) -> None:
+        self.message.write(b"a" * (IN_MEMORY + 1))
+        self.message.close()
+        self.message.close()
+        self.assertEqual(self.files(), [])
+
+    def test_a_file_of_somebody_else_stays(self) -> None:
+        path = self.folder / "kept.eml"
+        path.write_bytes(b"Subject: kept\r\n\r\n")
+        message = Message.at(path)
+        self.assertEqual((message.size, message.read()), (17, b"Subject: kept\r\n\r\n"))
+        message.close()
+        self.assertTrue(path.exists())
+
+    def test_one_for_tests(self) -> None:
+        self.assertEqual(Message.of(b"hello").read(), b"hello")
+        self.assertEqual(repr(Message.of(b"hello")), "<Message of 5 octets>")
