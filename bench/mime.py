@@ -9,7 +9,7 @@ with the header sections that mails have after some hops.  `--odd` takes the odd
 What is measured: "structure" is the tree from octets in memory, the Subject, and the content type of each part.
 "content" is that, and the octets of each leaf without their transfer encoding.  "text" is that, and the text of each
 text/... leaf, as the package offers it (compat32 has no such call, so that octets are decoded by the charset that it
-tells). "written again" is to decode a mail and to encode it; not measured with `--odd`, as the others fail on some.
+tells).  "written again" is to decode a mail and to encode it; not measured with `--odd`, as the others fail on some.
 "new" is to make and encode a mail with text, HTML and a file of 10 kB.  Rounds take turns; the best of each counts.
 "memory" is what Python allocates at most while a mail with one attachment of `--megabytes` is decoded from a file and
 its attachment is read in blocks.
