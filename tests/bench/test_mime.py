@@ -29,6 +29,18 @@ class MailsTests(SynchronousTestCase):
         self.assertGreater(len(mime.odd_mails()), 300)
 
 
+class NewMailTests(SynchronousTestCase):
+    def test_both_write_the_same_mail(self) -> None:
+        ours, theirs = decode(mime.new_of_ours()), decode(mime.new_of_theirs())
+        self.assertEqual(
+            [(part.content_type, part.filename, part.text) for part in ours.walk() if part.type == "text"],
+            [(part.content_type, part.filename, part.text) for part in theirs.walk() if part.type == "text"],
+        )
+        self.assertEqual(ours.attachments[0].content, theirs.attachments[0].content)
+        for name in ("from", "to", "subject"):
+            self.assertEqual(ours.headers[name], theirs.headers[name])
+
+
 class CommandTests(SynchronousTestCase):
     def run_it(self, *words: str) -> str:
         with redirect_stdout(io.StringIO()) as output:
@@ -37,7 +49,15 @@ class CommandTests(SynchronousTestCase):
 
     def test_it_prints_a_row_for_each_kind_of_work_and_the_memory(self) -> None:
         output = self.run_it("--count", "5", "--megabytes", "1")
-        for row in ("| structure |", "| content |", "| text |", "5 mails", "MiB for a mail of 1 MiB on disk"):
+        for row in (
+            "| structure |",
+            "| content |",
+            "| text |",
+            "| written again |",
+            "\nnew: ",
+            "5 mails",
+            "MiB for a mail of 1 MiB on disk",
+        ):
             self.assertIn(row, output)
 
     def test_files_of_a_folder_are_taken(self) -> None:
