@@ -177,15 +177,12 @@ class _Pass:
         while position < source.size:
             start = max(position - 1, 0)
             window, base = source.window(start, longest + 2)
-            if position == 0 and window.startswith(b"--"):
-                at = 0
-            else:
-                at = window.find(b"\n--", start - base) + 1
-                if at == 0:
-                    if base + len(window) >= source.size:
-                        return None
-                    position = base + len(window) - 1  # a LF, or LF and a dash, may be the last that we saw
-                    continue
+            at = window.find(b"\n--", start - base) + 1
+            if at == 0:
+                if base + len(window) >= source.size:
+                    return None
+                position = base + len(window) - 1  # a LF, or LF and a dash, may be the last that we saw
+                continue
             seen = base + len(window)
             if at + longest > len(window) and seen < source.size:
                 position = base + at

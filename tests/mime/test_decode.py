@@ -325,6 +325,16 @@ class LimitsTests(SynchronousTestCase):
         self.assertIn(b"inner", leaves_of(root)[0].content)
         self.assertEqual(tree_of(decode(octets, limits=MimeLimits(encoded_message_size=10))), "message/rfc822")
 
+    def test_parts_in_encoded_messages_count(self) -> None:
+        coded = part("message/rfc822", encoded(b"a: b\r\n\r\nx"), "Content-Transfer-Encoding: base64")
+        octets = mail(MIXED, multipart("mix", coded, coded))
+        self.assertEqual(
+            tree_of(decode(octets, limits=MimeLimits(parts=5))), "mixed[rfc822(text/plain), rfc822(text/plain)]"
+        )
+        root = decode(octets, limits=MimeLimits(parts=4))
+        self.assertEqual(sum(1 for _ in root.walk()), 4)
+        self.assertIn("too-many-parts", [defect.kind for defect in root.defects])
+
     def test_depth_goes_on_in_encoded_messages(self) -> None:
         octets = (
             crlf("Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n") + encoded(nested(10)).encode()
@@ -371,9 +381,11 @@ class FileTests(SynchronousTestCase):
 
     def test_delimiters_at_the_ends_of_blocks_are_found(self) -> None:
         block = 1 << 18
-        for shift in (*range(-12, 13), 2200):
-            text = "x" * (block - 400 + shift) + "\n"
-            octets = mail(MIXED, multipart("mix", part("text/plain", text), HTML, TEXT))
+        before = mail(MIXED, multipart("mix", part("text/plain", ""))).index(b"--mix--")
+        for shift in (-2200, -2170, *range(-12, 13), 2200):
+            text = "x" * (block - before + shift)
+            octets = mail(MIXED, multipart("mix", part("text/plain", text), HTML, TEXT, after="after\n" * 10_000))
+            self.assertEqual(octets.index(b"--mix", 300), block + shift)
             root = decode(io.BytesIO(octets))
             self.assertEqual(tree_of(root), "mixed[text/plain, text/html, text/plain]", shift)
             self.assertEqual(shape(root), shape(decode(octets)), shift)
