@@ -68,8 +68,11 @@ from mailserver.children import RAN_WELL, Lines, environment, how_it_ended, line
 START_TIME = 30.0
 #: Seconds between SIGTERM and SIGKILL.
 KILL_AFTER = 2.0
-#: Seconds that a pipe of a process that is gone may stay open: something that it has started may hold it.
-LAST_WORDS = 1.0
+#: Seconds that a pipe of a process that is gone may stay open (something that it has started may hold it); and that a
+#: process may go on that has closed its pipe to us.
+LAST_WORDS = 2.0
+#: Seconds between two looks whether such a process is gone.
+LOOK_AGAIN = 0.1
 #: Callbacks that belong to the transaction in which MAIL was told.
 OF_A_TRANSACTION = frozenset({"rcpt", "filter", "message"})
 
@@ -119,6 +122,8 @@ class AppProcess(ProcessProtocol):
         self._output = {1: b"", 2: b""}
         self._timer: Any = None
         self._exited = ""
+        #: When the pipe has ended.
+        self._lost: float | None = None
         self._over = False
         self.pid = 0
 
@@ -181,7 +186,8 @@ class AppProcess(ProcessProtocol):
     def childConnectionLost(self, childFD: int) -> None:
         """A pipe has ended; a process without that to its parent is of no use."""
         if childFD == TO_PARENT and not self._over:
-            self._later(LAST_WORDS, self._look)
+            self._lost = self._clock.seconds()
+            self._later(LOOK_AGAIN, self._look)
 
     def processExited(self, reason: Failure) -> None:
         """It has ended; what it said may still have to be read."""
@@ -199,9 +205,10 @@ class AppProcess(ProcessProtocol):
         if self._over:
             return
         if not self._exited:
-            with contextlib.suppress(ProcessExitedAlready):
-                self.transport.signalProcess("KILL")
-            self._later(LAST_WORDS, self._look)
+            if self._lost is not None and self._clock.seconds() - self._lost >= LAST_WORDS:
+                with contextlib.suppress(ProcessExitedAlready):
+                    self.transport.signalProcess("KILL")
+            self._later(LOOK_AGAIN, self._look)
             self.transport.reapProcess()  # it may tell us at once that it has exited, and then all the rest
             return
         self._over = True
