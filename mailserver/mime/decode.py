@@ -388,15 +388,17 @@ class _Pass:
     def _read_header(self, start: int) -> tuple[int, bytes, str]:
         """Where the body begins, the octets of the header section, and the kind of defect that ended it, or ""."""
         size, limit = self._source.size, self._limits.header_size
+        # What is seen behind it: an empty line, or a delimiter.
+        behind = self._longest_line + 16
         least = 4096
         while True:
             window, base = self._source.window(start, least)
             at = start - base
             match = SECTION.match(window, at, at + limit)
             end = match.end() if match else at
-            if end + 16 <= len(window) or base + len(window) >= size or least > limit + 16:
+            if end + behind <= len(window) or base + len(window) >= size or least > limit + behind:
                 break
-            least = min(least * 4, limit + 17)
+            least = min(least * 4, limit + behind + 1)
         problem = ""
         stop = at + limit
         ended = end == at or window.endswith(b"\n", at, end)
@@ -404,25 +406,18 @@ class _Pass:
             # A line goes on beyond the limit, or ends there and is not the last.
             problem = HEADER_TOO_LONG
             end = max(window.rfind(b"\n", at, end) + 1, at) or end
-        if self._boundaries and (cut := self._find_delimiter(window, at, end)) is not None:
+        if window.startswith(b"--", end) and self._is_delimiter(window, end):
             # The header of a part ends where the next one begins.
-            return base + cut, window[at:cut], BAD_HEADER_LINE if cut > at else ""
+            return base + end, window[at:end], BAD_HEADER_LINE if end > at else ""
         blank = blank_line(window, end)
         if not blank and base + end < size and not problem:
             problem = BAD_HEADER_LINE
         return base + end + blank, window[at:end], problem
 
-    def _find_delimiter(self, window: bytes, at: int, end: int) -> int | None:
-        """The first delimiter from `at` to the line at `end`."""
-        if not window.startswith(b"--", at):
-            at = window.find(b"\n--", at, end + 2) + 1
-        while 0 < at <= end:
-            stop = window.find(b"\n", at, at + self._longest_line)
-            line = window[at + 2 : stop if stop >= 0 else at + self._longest_line].rstrip(b" \t\r")
-            if self._find(line)[0] is not None:
-                return at
-            at = window.find(b"\n--", at, end + 2) + 1
-        return None
+    def _is_delimiter(self, window: bytes, at: int) -> bool:
+        stop = window.find(b"\n", at, at + self._longest_line)
+        line = window[at + 2 : stop if stop >= 0 else at + self._longest_line].rstrip(b" \t\r")
+        return self._find(line)[0] is not None
 
 
 def _extent(part: Part) -> Extent:

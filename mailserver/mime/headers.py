@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator
 from mailserver.mime.words import decode_words
 
 #: A field: name, ":", and lines up to the next one that does not begin with a blank (RFC 5322 2.2.3).  A blank before
-#: the colon is obsolete (RFC 5322 4.5) and read.  Possessive repeats: one pass.
-FIELD = re.compile(rb"[!-9;-~]++[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
+#: the colon is obsolete (RFC 5322 4.5) and read.  Possessive repeats: one pass.  No name begins with "--":
+#: delimiters do, and with a colon in them each part's header section would go on through all that follow.
+FIELD = re.compile(rb"(?!--)[!-9;-~]++[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
 #: A whole header section.
-SECTION = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z))*+")
+SECTION = re.compile(rb"(?:(?!--)[!-9;-~]++[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z))*+")
 #: Unfolding takes away the line end and leaves the blank (RFC 5322 2.2.3): "a\r\n b" is "a b".
 #: Looking back keeps the time linear: of a run of CRs only the first can begin a match.
 _FOLD = re.compile(rb"(?<!\r)\r*+\n")

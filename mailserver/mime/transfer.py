@@ -135,6 +135,9 @@ class QuotedPrintableDecoder:
             end = len(data[:-2].rstrip(b" \t=")) - 2
             while end > 0 and b"=" in data[end - 2 : end]:
                 end -= 1
+            if end <= 0 and len(data) > 16 * _HELD:
+                # A mebibyte of nothing else is no text that a cut could change.
+                end = len(data)
         if end <= 0:
             self._held = data
             return b""

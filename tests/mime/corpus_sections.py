@@ -65,6 +65,14 @@ SECTIONS: list[Row] = [
         (),
     ),
     (
+        "a name that begins with two dashes ends the header",
+        b"Subject: x\r\n--A: b\r\n\r\nworld",
+        "text/plain",
+        ("--A: b\n\nworld",),
+        ("bad-header-line",),
+        (),
+    ),
+    (
         "a blank before the colon",
         b"Content-Type : text/html\r\nMIME-Version : 1.0\r\n\r\nx",
         "text/html",

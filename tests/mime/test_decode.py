@@ -631,6 +631,8 @@ class Counted(io.BytesIO):
 #: name, the mail for a size: of each, twice the size must not cost more than about twice.
 BOMBS = [
     ("delimiters", lambda n: mail(MIXED, "--mix\n\n" * n)),
+    ("delimiters with a colon", lambda n: mail('multipart/mixed; boundary="a:b"', "--a:b\n" * n)),
+    ("parts that are delimiters", lambda n: mail('multipart/mixed; boundary="a:b"', "--a:b\nA: b\n" * n)),
     ("lines of dashes", lambda n: mail(MIXED, "--mix\n\n" + "--x\n" * n)),
     ("nested multiparts", lambda n: nested(90) + b"x\r\n" * n),
     (

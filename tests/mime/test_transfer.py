@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import quopri
+import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,12 @@ class DecoderTests(SynchronousTestCase):
             self.assertEqual(
                 b"".join(decode_blocks(in_pieces(octets, 100_000), "quoted-printable")).strip(), whole.strip()
             )
+
+    def test_blanks_without_end_are_not_held(self) -> None:
+        decoder = make_decoder("quoted-printable")
+        for _ in range(100):
+            decoder.feed(b" " * 65_536)
+            self.assertLess(sys.getsizeof(decoder._held), 1 << 21)  # type: ignore[attr-defined]  # what it holds back
 
     def test_text_behind_base64_is_not_held(self) -> None:
         decoder = make_decoder("base64")
