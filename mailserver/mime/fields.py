@@ -58,7 +58,8 @@ _STRUCTURED = re.compile(
 _PROSE = frozenset({"subject", "comments", "content-description", "thread-topic"})
 
 #  field-name = 1*ftext                         ftext = %d33-57 / %d59-126
-_NAME = re.compile(r"[!-9;-~]{1,200}\Z")
+# Not with "--" first: to a reader that is the delimiter of a multipart.
+_NAME = re.compile(r"(?!--)[!-9;-~]{1,200}\Z")
 _UNITS = re.compile(r"[ \t]*+[^ \t]++|[ \t]++\Z")
 # U+2028 and U+2029 end lines for some programs; half a surrogate pair has no UTF-8.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

@@ -24,7 +24,7 @@ SECTION = re.compile(rb"(?:(?!--)[!-9;-~]++[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?
 #: Looking back keeps the time linear: of a run of CRs only the first can begin a match.
 _FOLD = re.compile(rb"(?<!\r)\r*+\n")
 
-_NAME = re.compile(r"[!-9;-~]+")
+_NAME = re.compile(r"(?!--)[!-9;-~]+")
 _FORBIDDEN = re.compile(r"[\r\n\x00]")
 
 
