@@ -4,8 +4,8 @@ An attachment store: mail to files@example.org, and what is attached lies in a f
 folder/content/ab/abcdef...       each file once, named by the SHA-256 of what is in it
 folder/mails/ID/report.pdf        a link to it for each message, under a name that is safe
 
-A sender's file name may be "../../etc/passwd", so no name is used as it came.  Files are read in blocks, however large;
-one that is over the limit refuses its message, and leaves nothing behind.
+A sender's file name may be "../../etc/passwd", so no name is used as it came.  Files are read in blocks, however
+large; one that is over the limit refuses its message, and leaves nothing behind.
 
 Run it:  mailserver app run examples/attachments.py --threaded --option folder=files
 Try it:  swaks --server 127.0.0.1:2525 --to files@example.org --attach @README.md

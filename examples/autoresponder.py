@@ -1,8 +1,8 @@
-"""
+r"""
 An auto-responder that does no harm (RFC 3834): "I am away until Monday".
 
 The mail itself goes on to its mailbox: the app has no `message`, it only looks on.  It answers
-- never a program, a list, or the null sender: `is_auto_submitted` knows Auto-Submitted, Precedence, List-..., owner-...;
+- never a program, a list, or the null sender: `is_auto_submitted` knows Auto-Submitted, Precedence, List-... and more;
 - only mail that names one of our addresses in To or Cc, so not what came by Bcc or by a list that hides;
 - each sender once in a day, also across restarts;
 - to the envelope's sender, from the null sender, with Auto-Submitted: auto-replied, In-Reply-To and References.
@@ -28,15 +28,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import BaseModel
+
 import mailserver
 from mailserver.mime import Mail, encode, is_auto_submitted, mailboxes, parse_addresses, reply_to
-from pydantic import BaseModel
 
 DAY = 86_400  # seconds
 
 
 class Options(BaseModel):
-    """addresses: ours.  text: the answer.  database: who was answered when.  smarthost: "host:port", takes our mail."""
+    """addresses: ours.  text: the answer.  database: who was answered when.  smarthost: "host:port", sends for us."""
 
     addresses: list[str]
     text: str
@@ -102,7 +103,9 @@ class Autoresponder(mailserver.App):
 def is_robot(sender: mailserver.Address) -> bool:
     """Is it the address of a program (RFC 3834 2)?"""
     local = sender.local.lower()
-    return local.startswith("owner-") or local.endswith("-request") or local in ("mailer-daemon", "noreply", "no-reply")
+    return (
+        local.startswith("owner-") or local.endswith("-request") or local in ("mailer-daemon", "noreply", "no-reply")
+    )
 
 
 @contextlib.contextmanager

@@ -1,23 +1,24 @@
 """
 An anonymous group: its members write to each other, and nobody sees anybody's address.
 
-Each member has an address for each group, such as course+7.4e81c0...@lists.example.org: the member's number and a token (HMAC)
-that only the server can make.  It is where the member writes to, and what the member's copies of all mail come from, so
-an answer says by itself who has written it, and where.  An address with another token is refused at RCPT.
+Each member has an address for each group, such as course+7.4e81c0...@lists.example.org: the member's number and a
+token (HMAC) that only the server can make.  It is where the member writes to, and what the member's copies of all mail
+come from, so an answer says by itself who has written it, and where.  Another token is refused at RCPT.
 
 What goes out is written anew: nothing of the author's header is in it but the subject, and of the text everything but
-the addresses of members, and those of ours that a mail program has quoted.  Attachments and HTML stay behind, as they
-tell too much.  The author gets no copy.  Each copy has List-Unsubscribe with a link of its own (RFC 2369, 8058): a mail
-program's POST to it is all that it takes; who follows it is asked first, since programs that look for viruses follow
-all links.
+the addresses of members, and addresses and links of ours that a mail program has quoted.  Attachments and HTML stay
+behind, as they tell too much.  The author gets no copy.  Each copy has List-Unsubscribe with a link of its own (RFC
+2369, 8058): a mail program's POST to it is all that it takes; who follows it is asked first, since programs that look
+for viruses follow all links.
 
 The 250 comes when the copies are in the database.  What cannot be sent is tried again every minute.
-For mail programs to trust the link, your smarthost must sign List-Unsubscribe and List-Unsubscribe-Post with DKIM, and
-web must be reached by https: put a web server in front of it.
+For mail programs to trust the link, your smarthost must sign List-Unsubscribe and List-Unsubscribe-Post with DKIM,
+and `base_url` must be https: put a web server in front.
 
 Run it:  echo correct-horse-battery-staple > secret; chmod 600 secret
-         python examples/group_list.py secret lists.sqlite add course Ada ada@example.net      (says where Ada writes to)
+         python examples/group_list.py secret lists.sqlite add course Ada ada@example.net
          python examples/group_list.py secret lists.sqlite add course Bob bob@example.com
+         (each says where the new member writes to)
          mailserver app run examples/group_list.py --option secret_file=secret --option smarthost=127.0.0.1:2526
          (and another server for what it sends:  python examples/receive_and_print.py 127.0.0.1:2526)
 
@@ -41,8 +42,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import mailserver
-from mailserver.mime import Mail, encode, is_auto_submitted
 from pydantic import BaseModel
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import LoopingCall
@@ -50,6 +49,9 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Site
+
+import mailserver
+from mailserver.mime import Mail, NamedAddress, encode, is_auto_submitted
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS member (
@@ -198,13 +200,19 @@ class Lists:
 
     def without_addresses(self, text: str, members: list[Member]) -> str:
         """
-        The text without addresses of ours: a mail program quotes "On Monday Ada <course+7.4e81...> wrote", and who has
-        that address can write as this member.  And without those of members.
+        The text without addresses of ours: a mail program quotes "Ada <course+7.4e81...> wrote", and who has that
+        address can write as this member.  Without the links by which members leave, for the same reason, and
+        without the addresses of members.
         """
         domain = re.escape(self.options.domain)
+        text = re.sub(
+            rf"{re.escape(self.options.base_url)}/leave/[0-9]+\.[0-9a-f]+", "...", text, flags=re.IGNORECASE
+        )
         text = re.sub(rf"([a-z][a-z0-9-]*)\+[0-9]+\.[0-9a-f]+@{domain}", r"\1", text, flags=re.IGNORECASE)
         for member in members:
-            text = re.sub(rf"(?<![\w.+-]){re.escape(member.address)}(?![\w-])", member.nick, text, flags=re.IGNORECASE)
+            text = re.sub(
+                rf"(?<![\w.+-]){re.escape(member.address)}(?![\w-])", member.nick, text, flags=re.IGNORECASE
+            )
         return text
 
     def message_id(self, post: int, member: int) -> str:
@@ -251,7 +259,7 @@ class Lists:
     def copy(self, member: Member, post: int, answers: int | None, subject: str, text: str, nick: str) -> Mail:
         """What one member gets."""
         return Mail(
-            from_=[_named(f"{nick} ({member.team})", self.address_of(member))],
+            from_=[NamedAddress(f"{nick} ({member.team})", self.address_of(member))],
             to=member.address,
             subject=subject,
             text=f"From: {nick}\n\n{text.rstrip()}\n\n-- \nLeave the group: {self.link_of(member)}\n",
@@ -265,16 +273,10 @@ class Lists:
         )
 
 
-def _named(name: str, address: str):
-    from mailserver.mime import NamedAddress
-
-    return NamedAddress(name, address)
-
-
 class Leave(Resource):
     """/leave/7.4e81...: POST leaves at once (RFC 8058 3.2), GET asks first and changes nothing."""
 
-    isLeaf = True
+    isLeaf = True  # noqa: N815 - twisted.web's name
 
     def __init__(self, lists: Lists) -> None:
         super().__init__()
@@ -324,6 +326,11 @@ class Running:
         """Send no more; listen no more."""
         self._rounds.stop()
         await maybeDeferred(self.port.stopListening)
+
+    @property
+    def is_busy(self) -> bool:
+        """Is somebody sending?"""
+        return self._sending
 
     def send(self) -> None:
         """Send what waits, one round after the other."""

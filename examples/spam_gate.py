@@ -20,11 +20,12 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-import mailserver
 from pydantic import AnyHttpUrl, BaseModel
 from twisted.internet import reactor
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
+
+import mailserver
 
 #: Fields that only we may set.  What a sender has put there goes.
 OURS = ("X-Spam-Score", "X-Spam-Flag", "X-Spam-Status")
@@ -49,7 +50,7 @@ class SpamGate(mailserver.App):
     async def filter(self, envelope, message):
         try:
             score = await self.ask(envelope, message)
-        except Exception as error:  # whatever an HTTP client and a strange answer may raise
+        except Exception as error:  # noqa: BLE001 - whatever an HTTP client and a strange answer may raise
             self.log.warn("the spam service is away: {error}", error=str(error) or type(error).__name__)
             if self.options.when_away == "refuse":
                 self.refuse(451, "4.7.1", "Cannot be checked now, try again later")

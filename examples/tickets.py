@@ -1,13 +1,14 @@
-"""
+r"""
 A ticket system: mail to tickets@example.org opens a ticket, an answer to what it sends is attached to it.
 
-What it sends has Reply-To: tickets+17.2f9c...@example.org.  Behind the number stands a token (HMAC) that only the server
-can make, so nobody writes into a ticket who was not sent its address; a wrong one is refused at RCPT.
+What it sends has Reply-To: tickets+17.2f9c...@example.org.  Behind the number stands a token (HMAC) that only the
+server can make, so nobody writes into a ticket who was not sent its address; a wrong one is refused at RCPT.
 Programs open no tickets and get no confirmations (RFC 3834), so two of them cannot talk for ever.  A message that is
 sent twice, because its 250 was lost, opens one ticket.
 
 Run it:  echo correct-horse-battery-staple > secret; chmod 600 secret
-         mailserver app run examples/tickets.py --threaded --option secret_file=secret --option smarthost=127.0.0.1:2526
+         mailserver app run examples/tickets.py --threaded --option secret_file=secret \
+             --option smarthost=127.0.0.1:2526
          (and another server for what it sends:  python examples/receive_and_print.py 127.0.0.1:2526)
 Try it:  swaks --server 127.0.0.1:2525 --from me@example.net --to tickets@example.org --header "Subject: it is broken"
 Look:    python examples/tickets.py tickets.sqlite
@@ -32,9 +33,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import BaseModel, field_validator
+
 import mailserver
 from mailserver.mime import encode, is_auto_submitted, reply_to
-from pydantic import BaseModel, field_validator
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS ticket (id INTEGER PRIMARY KEY, customer TEXT NOT NULL, subject TEXT NOT NULL);
@@ -46,7 +48,7 @@ CREATE TABLE IF NOT EXISTS message (
 
 
 class Options(BaseModel):
-    """secret_file: its text makes the tokens.  address: of the tickets.  smarthost: "host:port", takes what we send."""
+    """secret_file: its text makes the tokens.  address: of the tickets.  smarthost: "host:port", sends for us."""
 
     secret_file: Path
     database: Path = Path("tickets.sqlite")

@@ -1,4 +1,4 @@
-"""Tests of mailserver.cli.app_files: an app, its test and its configuration.  That they run: tests/interop/test_apps_run.py."""
+"""Tests of mailserver.cli.app_files: an app, its test and its configuration; tests/interop/test_apps_run.py runs them."""
 
 from __future__ import annotations
 

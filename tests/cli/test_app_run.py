@@ -1,4 +1,8 @@
-"""Tests of mailserver.cli.app_run: an app on a development server, and what a changed file does.  tests/interop/test_apps_run.py runs it."""
+"""
+Tests of mailserver.cli.app_run: an app on a development server, and what a changed file does.
+
+tests/interop/test_apps_run.py runs the real thing.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ Every wait is bounded by `PATIENCE`.
 from __future__ import annotations
 
 import base64
+import smtplib
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 import mailserver
+from mailserver.apps.loading import load_class
+from mailserver.mime import decode
 from mailserver.server import Listening, listen
 
 #: Seconds after which a client gives up.
@@ -141,3 +144,58 @@ class AppTestCase(TestCase):
         path = Path(self.mktemp()).absolute()
         path.mkdir()
         return path
+
+
+#: The folder with the examples.
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+
+
+def example(source: str) -> Any:
+    """The app of an example: "tickets.py:Tickets"."""
+    return load_class(source, EXAMPLES)
+
+
+class Sent:
+    """A message that somebody has sent to a `smarthost`."""
+
+    def __init__(self, envelope: mailserver.Envelope, raw: bytes) -> None:
+        self.sender = str(envelope.sender or "")
+        self.recipients = [str(each.address) for each in envelope.recipients]
+        self.raw = raw
+        self.mail = decode(raw)
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+        body = self.mail.body()
+        return "" if body is None else body.text
+
+    def __getitem__(self, name: str) -> str:
+        return self.mail.headers.get(name) or ""
+
+
+def smarthost() -> tuple[type[mailserver.App], list[Sent]]:
+    """A server that takes all mail, as an app; and what it has got."""
+    sent: list[Sent] = []
+
+    class Smarthost(mailserver.App):
+        def message(self, envelope: mailserver.Envelope, message: Any) -> None:
+            sent.append(Sent(envelope, message.read()))
+
+    return Smarthost, sent
+
+
+def submit(port: int, recipient: str, message: str | bytes, sender: str = "me@example.net") -> str:
+    """One message by smtplib; its last reply.  It blocks."""
+    octets = message.encode() if isinstance(message, str) else message
+    with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
+        client.ehlo("client.example.net")
+        code, text = client.mail(sender)
+        if code == 250:
+            code, text = client.rcpt(recipient)
+        if code == 250:
+            try:
+                code, text = client.data(octets)
+            except smtplib.SMTPDataError as error:
+                code, text = error.smtp_code, error.smtp_error
+        return f"{code} {text.decode() if isinstance(text, bytes) else text}"
