@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -72,6 +73,8 @@ from mailserver.tls import CertificateProblem, CertificateSet, CertificateWatch
 FILE_THREADS = 8
 #: Threads for apps that block (`threaded = true`), all of them together.
 APP_THREADS = 20
+#: Seconds that they are given to end.
+APP_THREADS_END = 5.0
 
 _log = Logger(namespace="mailserver.service")
 
@@ -120,10 +123,13 @@ class FileThreads(Service):
     def startService(self) -> None:
         """Start them."""
         super().startService()
-        self._pool = ThreadPool(0, self.most, name=self.name)
+        self._pool = self._make_pool()
         self._pool.start()
 
-    def stopService(self) -> None:
+    def _make_pool(self) -> ThreadPool:
+        return ThreadPool(0, self.most, name=self.name)
+
+    def stopService(self) -> Any:
         """Stop them, when what they do is done."""
         super().stopService()
         if self._pool is not None:
@@ -137,10 +143,38 @@ class FileThreads(Service):
 
 
 class AppThreads(FileThreads):
-    """The threads of apps that block; made with the first that asks for one."""
+    """
+    The threads of apps that block.  One that hangs for ever keeps neither the process nor its end waiting.
+    """
 
     name = "apps"
     most = APP_THREADS
+
+    def _make_pool(self) -> ThreadPool:
+        pool = super()._make_pool()
+        pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+        return pool
+
+    def stopService(self) -> Any:
+        """Wait for them, but not for long."""
+        Service.stopService(self)
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return None
+        stopped: Deferred[None] = Deferred()
+        late = self._reactor.callLater(APP_THREADS_END, stopped.callback, None)
+
+        def over() -> None:
+            if late.active():
+                late.cancel()
+                stopped.callback(None)
+
+        def stop() -> None:
+            pool.stop()
+            self._reactor.callFromThread(over)
+
+        Thread(target=stop, daemon=True, name="apps-end").start()
+        return stopped
 
 
 class Foundations(MultiService):
@@ -413,6 +447,7 @@ def factory_of(
                 now=time.time,
                 folder=ground.apps.folder,
                 connections=lambda: len(ground.connections),
+                vrfy=listener.vrfy,
             ),
         )
     factory: Any = kind(

@@ -8,20 +8,25 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.address import Address, parse_address
+from mailserver.apps.app import App
+from mailserver.apps.installed import AppSettings, InstalledApp
 from mailserver.config import Config, development, load
 from mailserver.foundations import (
     Foundations,
     StartError,
+    apps_of,
     factory_of,
     rooms_of,
     self_signed_names,
     settings_of,
+    with_apps,
 )
 from mailserver.lean_tls import LeanTLSFactory
 from mailserver.proxy import ProxyFactory
 from mailserver.reply import RELAYING_DENIED, Refusal
 from mailserver.routing import DevelopmentRouter, Local
 from mailserver.routing_cache import CachedRouter
+from mailserver.smtp.policed import PolicedFactory
 from mailserver.smtp.server import ESMTPServerFactory
 
 SMTP = 'address = "127.0.0.1:0"\nprotocol = "smtp"\nname = "in"'
@@ -112,6 +117,68 @@ class RoomsTests(FoundationsCase):
         rooms = rooms_of(config, self.ground(config))
         assert rooms.senders is not None
         self.assertEqual(rooms.senders.separator("example.org"), "+")
+
+
+class Judging(App):
+    """Has a word in all that a listener offers."""
+
+    mechanisms = ("XOAUTH2", "PLAIN")
+    verbs = ("xping",)
+    mail_parameters = ("XCOLOUR",)
+
+    def rcpt(self, recipient: object, parameters: object) -> None:
+        raise NotImplementedError
+
+    def command(self, verb: str, argument: str) -> None:
+        raise NotImplementedError
+
+
+class AppsTests(FoundationsCase):
+    APP = f'[[app]]\nname = "j"\npython = "{__name__}:Judging"\n'
+
+    def installed(self, config: Config) -> tuple[Foundations, tuple[InstalledApp, ...]]:
+        ground = self.ground(config)
+        return ground, apps_of(config, ground)
+
+    def test_those_of_the_configuration_and_those_of_the_program(self) -> None:
+        config = self.configure(SMTP, more=self.APP)
+        ground = self.ground(config)
+        ground.embedded_apps = [AppSettings("own", Judging)]
+        first = apps_of(config, ground)
+        self.assertEqual([app.name for app in first], ["j", "own"])
+        ground.apps.use(first)
+        self.assertEqual(apps_of(config, ground), first, "nothing has changed")
+
+    def test_an_app_that_is_gone_since_the_check_is_a_start_error(self) -> None:
+        file = self.dir / "judge.py"
+        file.write_text("import mailserver\n\nclass Judge(mailserver.App):\n    def rcpt(self, r, p): ...\n")
+        config = self.configure(SMTP, more='[[app]]\nname = "j"\npython = "judge.py:Judge"\n')
+        file.unlink()
+        error = self.assertRaises(StartError, apps_of, config, self.ground(config))
+        self.assertIn("app.j.python", error.lines[0])
+
+    def test_a_listener_offers_what_its_apps_understand(self) -> None:
+        config = self.configure('address = "127.0.0.1:0"\nprotocol = "submission"\nname = "in"', more=self.APP)
+        _, apps = self.installed(config)
+        settings = with_apps(settings_of(config, config.listeners[0]), apps)
+        self.assertEqual(list(settings.mechanisms)[-2:], ["CRAM-MD5", "XOAUTH2"])
+        self.assertEqual((settings.verbs, settings.mail_parameters), ({b"XPING"}, {"XCOLOUR"}))
+        self.assertFalse(settings.vrfy)
+
+    def test_where_nobody_can_log_in_no_mechanism_is_offered(self) -> None:
+        config = self.configure(SMTP, more=self.APP)
+        _, apps = self.installed(config)
+        self.assertEqual(with_apps(settings_of(config, config.listeners[0]), apps).mechanisms, {})
+
+    def test_only_listeners_with_apps_ask_them(self) -> None:
+        other = SMTP.replace('"in"', '"other"')
+        config = self.configure(SMTP, other, more=self.APP + 'match = { listener = "in" }\n')
+        ground, apps = self.installed(config)
+        kinds = [
+            type(factory_of(config, listener, rooms_of(config, ground), ground, Clock(), apps))
+            for listener in config.listeners
+        ]
+        self.assertEqual(kinds, [PolicedFactory, ESMTPServerFactory])
 
 
 class FactoryTests(FoundationsCase):

@@ -19,7 +19,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver import reply as replies
-from mailserver.address import Address, AddressError, parse_address
+from mailserver.address import Address
+from mailserver.apps.answers import address_of, reply_of
 from mailserver.apps.destination import AppDelivery, Share
 from mailserver.apps.installed import Instance
 from mailserver.apps.message import Message
@@ -27,7 +28,7 @@ from mailserver.apps.view import AppAddress
 from mailserver.delivery import trace
 from mailserver.envelope import Envelope, Recipient
 from mailserver.interfaces import IMailAvatar
-from mailserver.reply import Refusal, Reply
+from mailserver.reply import Reply
 
 _log = Logger(namespace="mailserver.apps")
 
@@ -37,11 +38,15 @@ Ask = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """hostname: ours.  now: seconds since 1970.  folder: makes and returns the folder for messages."""
+    """
+    hostname: ours.  now: seconds since 1970.  folder: makes and returns the folder for messages.  vrfy: may VRFY tell
+    which accounts exist?
+    """
 
     hostname: str
     now: Callable[[], float]
     folder: Callable[[], Path]
+    vrfy: bool = False
 
 
 @implementer(IMailAvatar)
@@ -78,7 +83,7 @@ class AppAvatar:
             if instance.defines("mail"):
                 answer = await self._ask(instance, "mail", self._sender, envelope.parameters)
                 if answer is not None:
-                    self._sender = _address(instance, "mail", answer)
+                    self._sender = address_of(answer, instance, "mail")
         return reply  # type: ignore[no-any-return]
 
     async def rcpt(self, envelope: Envelope, recipient: Recipient) -> Reply | None:
@@ -91,7 +96,7 @@ class AppAvatar:
                 seen = _app_address(address, instance)
                 answer = await self._ask(instance, "rcpt", seen, recipient.parameters)
                 if answer is not None:
-                    address = _address(instance, "rcpt", answer)
+                    address = address_of(answer, instance, "rcpt")
             if instance.takes:
                 self._places[recipient.address] = (instance, address)
                 return None
@@ -146,10 +151,11 @@ class AppAvatar:
         for instance in self._instances:
             if instance.defines("verify"):
                 answer = await self._ask(instance, "verify", _app_address(address, instance))
-                if isinstance(answer, str):
-                    return Reply(250, "2.1.5", answer)
-                if isinstance(answer, Reply):
-                    return answer
+                reply = reply_of(answer, instance, "verify", "2.1.5")
+                if reply is not None:
+                    return reply
+        if not self._surroundings.vrfy:
+            return replies.CANNOT_VERIFY  # only for the app's sake the question was asked
         return await _value(self._inner.verify(address))  # type: ignore[no-any-return]
 
     def reset(self) -> None:
@@ -167,20 +173,6 @@ class AppAvatar:
 
 def _app_address(address: Address, instance: Instance) -> AppAddress:
     return AppAddress(address.local, address.domain, separator=instance.installed.settings.separator)
-
-
-def _address(instance: Instance, callback: str, answer: Any) -> Address:
-    """The address that an app wants instead.  Raises Refusal: that is none."""
-    if isinstance(answer, Address):
-        return answer
-    try:
-        if not isinstance(answer, str):
-            raise TypeError(f"{type(answer).__name__} is no address")
-        return parse_address(answer)
-    except (AddressError, TypeError) as error:
-        text = f"app {instance.name}: the answer to {callback} is no address: {error}"
-        _log.error("{problem}", event="app-failed", app=instance.name, callback=callback, problem=text)
-        raise Refusal(replies.LOCAL_TROUBLE, text) from None
 
 
 async def _value(answer: Any) -> Any:

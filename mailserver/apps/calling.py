@@ -88,6 +88,8 @@ class Inline:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
+        #: The longest that the log was told of (seconds).
+        self.told = LONG_STEP
 
     def run(self, callback: Callable[..., Any], arguments: tuple[Any, ...], step: Callable[[float], None]) -> Any:
         """See `Runner`."""
@@ -264,7 +266,9 @@ class Caller:
         finally:
             self._turn.release()
             self._observer.app_called(self._name, what, longest, outcome)
-            if longest > LONG_STEP:
+            if longest > getattr(self._runner, "told", longest):
+                # Each time that it is worse than ever, not with each message.
+                self._runner.told = longest  # type: ignore[attr-defined]
                 _log.warn(
                     "app {app}: {callback} held up all connections for {milliseconds} ms; threaded = true would help",
                     event="app-stall",

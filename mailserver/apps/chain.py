@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver import reply as replies
+from mailserver.apps.answers import nonsense, reply_of
 from mailserver.apps.app import Disconnect, Login
 from mailserver.apps.avatar import AppAvatar, Surroundings
 from mailserver.apps.installed import InstalledApp, Instance
@@ -54,7 +55,7 @@ class AppChain:
             if answer is None:
                 continue
             if not isinstance(answer, Reply):
-                raise nonsense(instance, "connected", answer)
+                raise nonsense(instance, "connected", f"{type(answer).__name__} is no banner")
             if not answer.positive:
                 return answer
             banner = answer
@@ -67,7 +68,7 @@ class AppChain:
             answer = await self._ask(instance, "helo", name, wanted)
             if answer is not None:
                 if not isinstance(answer, Mapping):
-                    raise nonsense(instance, "helo", answer)
+                    raise nonsense(instance, "helo", f"{type(answer).__name__} is no table of extensions")
                 wanted = dict(answer)
         if list(wanted.items()) == list(usual.items()):
             return None
@@ -90,7 +91,7 @@ class AppChain:
                 return login.user
             if answer is False or isinstance(answer, str):
                 return answer
-            raise nonsense(instance, "authenticate", answer)
+            raise nonsense(instance, "authenticate", f"{type(answer).__name__} is no verdict")
         return None
 
     def avatar(self, inner: Any) -> AppAvatar:
@@ -102,7 +103,7 @@ class AppChain:
         for instance in self._with("command"):
             verbs = {each.upper() for each in getattr(instance.installed.cls, "verbs", ())}
             if verb in verbs or "*" in verbs:
-                answer = reply_in(await self._ask(instance, "command", verb, argument), 250, "")
+                answer = reply_of(await self._ask(instance, "command", verb, argument), instance, "command", "")
                 if answer is not None:
                     return answer
         return None
@@ -136,13 +137,15 @@ def chain_maker(
     now: Callable[[], float],
     folder: Callable[[], Path],
     connections: Callable[[], int],
+    vrfy: bool = False,
 ) -> Callable[[Any], AppChain | None]:
     """
     For a listener what makes the chain of each connection (`PolicedServer`), or None where no app cares for it.
 
     apps: those of the listener.  folder: where messages are held that are not small.  now: seconds since 1970.
+    vrfy: may VRFY tell which accounts exist?
     """
-    surroundings = Surroundings(hostname, now, folder)
+    surroundings = Surroundings(hostname, now, folder, vrfy)
 
     def chain(server: Any) -> AppChain | None:
         for_client = [app for app in apps if app.match.client(server.session.peer.host)]
@@ -170,22 +173,6 @@ def login_of(mechanism: str, credentials: Any) -> Login:
     if isinstance(credentials, BearerLogin):
         return Login(mechanism, credentials.user, token=credentials.token)
     return Login(mechanism, credentials.user)
-
-
-def reply_in(answer: Any, code: int, enhanced: str) -> Reply | None:
-    """A text as a reply with this code; a Reply as it is.  Raises TypeError for anything else."""
-    if answer is None or isinstance(answer, Reply):
-        return answer
-    if isinstance(answer, str):
-        return Reply(code, enhanced, answer)
-    raise TypeError(f"{type(answer).__name__} is no reply")
-
-
-def nonsense(instance: Instance, callback: str, answer: Any) -> Refusal:
-    """The refusal for an answer that is none; the log says whose it was."""
-    text = f"app {instance.name}: {type(answer).__name__} is no answer to {callback}"
-    _log.error("{problem}", event="app-failed", app=instance.name, callback=callback, problem=text)
-    return Refusal(replies.LOCAL_TROUBLE, text)
 
 
 def _check_extensions(extensions: Mapping[str, str | None]) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver import reply as replies
 from mailserver.address import Address
+from mailserver.apps.answers import nonsense
 from mailserver.apps.app import Changes
 from mailserver.apps.installed import Instance
 from mailserver.apps.message import Message
@@ -98,9 +98,7 @@ class AppDelivery:
         try:
             message = changed(self._message, changes)
         except (TypeError, ValueError) as error:
-            text = f"app {instance.name}: the answer to filter cannot be used: {error}"
-            _log.error("{problem}", event="app-failed", app=instance.name, callback="filter", problem=text)
-            raise Refusal(replies.LOCAL_TROUBLE, text) from None
+            raise nonsense(instance, "filter", str(error)) from None
         except OSError as error:
             raise Refusal(reply_for(error)) from error
         self._message.close()
@@ -155,9 +153,7 @@ class AppDelivery:
         except Refusal as refusal:
             return dict.fromkeys(share.numbers, refusal.reply)
         except TypeError as error:
-            text = f"app {share.instance.name}: the answer to message cannot be used: {error}"
-            _log.error("{problem}", event="app-failed", app=share.instance.name, callback="message", problem=text)
-            return dict.fromkeys(share.numbers, replies.LOCAL_TROUBLE)
+            return dict.fromkeys(share.numbers, nonsense(share.instance, "message", str(error)).reply)
 
     def _understood(self, share: Share, seen: Envelope, answer: Any) -> dict[int, Reply]:
         if not isinstance(answer, Mapping):

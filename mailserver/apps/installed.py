@@ -80,7 +80,7 @@ class InstalledApp:
         self._observer = observer
         self._runner: Runner = Threaded(run_in_thread) if settings.threaded else Inline(clock.seconds)
         self.shared: Any = None
-        self._is_set_up = getattr(self.cls, "setup", None) is None
+        self._is_set_up = not _has_own(self.cls, "setup")
         self._setting_up: list[Deferred[None]] | None = None
         self._next_try = 0.0
         self._users = 0
@@ -122,11 +122,10 @@ class InstalledApp:
 
     async def stop(self) -> None:
         """Call `teardown`; what that raises is logged, and does not keep the process."""
-        teardown = getattr(self.cls, "teardown", None)
-        if teardown is not None and self._is_set_up:
+        if _has_own(self.cls, "teardown") and self._is_set_up:
             self._is_set_up = False
             with contextlib.suppress(Refusal):
-                await self.caller().call("teardown", teardown, self.shared)
+                await self.caller().call("teardown", self.cls.teardown, self.shared)
 
     def instance(self, session: Session) -> Instance:
         """An object of the app for this connection; `Instance.over` must follow."""
@@ -213,6 +212,12 @@ class Instance:
         """The connection is over."""
         gone = self.call("disconnected", reason) if self.defines("disconnected") else succeed(None)
         gone.addBoth(lambda _: self.installed.left())
+
+
+def _has_own(cls: Any, name: str) -> bool:
+    """Has it a class method of its own under this name, beside that of `App` which does nothing?"""
+    own = getattr(cls, name, None)
+    return own is not None and getattr(own, "__func__", own) is not getattr(App, name).__func__
 
 
 def callbacks_of(cls: type) -> frozenset[str]:

@@ -137,6 +137,8 @@ def _file(path: Path) -> Any:
         raise AppError("python", f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for what lies beside it
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - this is what the operator asks for
     except Exception as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mailserver.mime import Part
 
 #: Octets up to which a message is held in memory.
-IN_MEMORY = 256 * 1024
+IN_MEMORY = 64 * 1024
 #: Octets of a block that is read from the file.
 BLOCK = 64 * 1024
 #: How the names of the files begin.
@@ -41,6 +41,7 @@ class Message:
         self._path: Path | None = None
         self._part: Part | None = None
         self._written = True
+        self._readers: list[IO[bytes]] = []
 
     @classmethod
     def of(cls, octets: bytes, trace: bytes = b"") -> Message:
@@ -83,6 +84,9 @@ class Message:
         self._part = None
         file, self._file = self._file, None
         path, self._path = self._path, None
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
         with contextlib.suppress(OSError):
             if file is not None:
                 file.close()
@@ -151,7 +155,8 @@ class Message:
     def _reader(self) -> IO[bytes]:
         self._flushed()
         assert self._path is not None
-        return self._path.open("rb")
+        self._readers.append(self._path.open("rb"))
+        return self._readers[-1]
 
     def __len__(self) -> int:
         return self.size

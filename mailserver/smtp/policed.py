@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
+from twisted.python.threadable import isInIOThread
 
 from mailserver import reply as replies
 from mailserver.interfaces import IMailAvatar
@@ -37,19 +38,16 @@ class PolicedServer(ESMTPServer):
     #: Did the peer hang up in a transaction?
     _cut_short = False
 
-    def _begin(self) -> None:
-        if self._turned_away is None and isinstance(self.factory, PolicedFactory):
-            # Whom the limits turn away no app sees.
-            self._policies = self.factory.policies(self)
-        super()._begin()
-
     def hang_up(self, reason: str) -> None:
         """Close the connection without a reply, in the middle of a question."""
         self.session.abort(None, reason)
 
     def end(self, reason: str) -> None:
-        """Say 421 and close the connection."""
-        if not self._lost:
+        """Say 421 and close the connection; from any thread."""
+        clock: Any = self._clock()
+        if not isInIOThread() and hasattr(clock, "callFromThread"):
+            clock.callFromThread(self.end, reason)
+        elif not self._lost:
             self.session.abort(Reply(421, "4.3.0", "Closing connection"), reason)
             self._pump()
 
@@ -100,9 +98,18 @@ class PolicedServer(ESMTPServer):
 
     async def _greet_client(self, event: events.Connected) -> Reply | None:
         no = await value(super()._connected(event))
-        if no is not None or self._policies is None:
-            return cast("Reply | None", no)
-        return cast("Reply | None", await value(self._policies.connected()))
+        if no is not None or not isinstance(self.factory, PolicedFactory):
+            return cast("Reply | None", no)  # whom the limits turn away no app sees
+        self._policies = self.factory.policies(self)
+        return None if self._policies is None else cast("Reply | None", await value(self._policies.connected()))
+
+    def _front_end(self, event: events.XClient) -> Reply | None:
+        """Another client than it seemed: other apps may be for it, and it is greeted again."""
+        no = super()._xclient(event)
+        if no is None and self._policies is not None:
+            policies, self._policies = self._policies, None
+            policies.disconnected("XCLIENT")
+        return no
 
     async def _greeted(self, event: events.Hello) -> events.Answer:
         policies, session = self._policies, self.session
@@ -191,6 +198,7 @@ class PolicedServer(ESMTPServer):
     _DO: ClassVar[Mapping[type, Callable[[Any, Any], Any]]] = {
         **ESMTPServer._DO,  # noqa: SLF001 - our own base class
         events.Connected: _greet_client,
+        events.XClient: _front_end,
         events.Hello: _greeted,
         events.Command: _commanded,
         events.Mistake: _mistaken,

@@ -277,7 +277,7 @@ class SMTPSession(LoginCommands, MailCommands):
             self._give_up()
             self.peer = peer
             self._extended = False
-            self._greet(None)
+            self._ask(events.Connected(), self._greet)
 
         self._ask(events.XClient(peer), answered)
 

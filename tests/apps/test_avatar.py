@@ -172,3 +172,11 @@ class VerifyTests(SynchronousTestCase):
         )
         self.assertEqual(line.codes, "220 250 250 550 252")
         self.assertIn("250 2.1.5 someuser@example.org is here", line.wire.value().decode())
+
+    def test_what_the_app_leaves_tells_nothing_about_accounts(self) -> None:
+        class Leaves(App):
+            def verify(self, address: Any) -> None:
+                pass
+
+        line = AppLine(Leaves).say(EHLO, b"VRFY someuser@example.org")
+        self.assertTrue(line.last.startswith("252"))

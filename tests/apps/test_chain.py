@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.apps.app import App
 from mailserver.apps.avatar import Surroundings
-from mailserver.apps.chain import AppChain, login_of, reply_in
+from mailserver.apps.chain import AppChain, login_of
 from mailserver.interfaces import ISessionPolicies
 from mailserver.reply import Reply
 from mailserver.sasl import BearerLogin, PlainLogin, VerifiedLogin
@@ -86,11 +86,3 @@ class LoginTests(LogCase):
         self.assertEqual((login.user, login.password, login.token), ("u", None, "t"))
         login = login_of("EXTERNAL", VerifiedLogin(user="u", authzid=""))
         self.assertEqual((login.user, login.password, login.token), ("u", None, None))
-
-
-class ReplyTests(LogCase):
-    def test_texts_and_replies(self) -> None:
-        self.assertIsNone(reply_in(None, 250, ""))
-        self.assertEqual(reply_in("hello", 250, "2.0.0"), Reply(250, "2.0.0", "hello"))
-        self.assertEqual(reply_in(Reply(211, "", "x"), 250, ""), Reply(211, "", "x"))
-        self.assertRaises(TypeError, reply_in, 7, 250, "")

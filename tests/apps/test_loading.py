@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -58,6 +59,12 @@ class LoadTests(SynchronousTestCase):
         found = load_class("tickets.py:Tickets", self.folder)
         self.write(GOOD + "\n# changed\n")
         self.assertIsNot(load_class("tickets.py:Tickets", self.folder), found)
+
+    def test_what_lies_beside_the_file_can_be_imported(self) -> None:
+        self.write("TEXT = 'beside'\n", "lies_beside.py")
+        self.write("import lies_beside\n" + GOOD.replace('"taken"', "lies_beside.TEXT"))
+        self.addCleanup(sys.path.remove, str(self.folder))
+        self.assertEqual(load_class("tickets.py:Tickets", self.folder).__name__, "Tickets")
 
     def test_a_class_of_a_module(self) -> None:
         self.assertIs(load_class(f"{__name__}:Taking", self.folder), Taking)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from mailserver.apps.app import App, Disconnect, Login
 from mailserver.reply import Reply
 from mailserver.smtp.policed import NO_LIMIT
-from tests.apps.line import DATA, EHLO, MAIL, OPEN, RCPT, AppLine, lmtp
+from tests.apps.line import DATA, EHLO, MAIL, OPEN, RCPT, AppLine, lmtp, settings_of
 from tests.smtp.driver import MECHANISMS, settings
 from tests.smtp.phrases import b64
 from tests.smtp.test_server import LogCase
@@ -392,6 +393,31 @@ class TroubleTests(LogCase):
             ],
         )
         self.assertTrue(lines(line)[-1].startswith("250 2.0.0 <d@example.org> Ok: queued as "))
+
+
+class FrontEndTests(LogCase):
+    def test_behind_xclient_the_apps_of_the_real_client_are_asked(self) -> None:
+        told: list[str] = []
+
+        class Tells(App):
+            def connected(self) -> str:
+                told.append(f"{self.name} {self.session.peer_host}")
+                return self.name
+
+            def disconnected(self, reason: str) -> None:
+                told.append(f"{self.name} {reason}")
+
+        ours, theirs = (ipaddress.ip_network(each) for each in ("192.0.2.0/24", "198.51.100.0/24"))
+        line = AppLine(
+            settings_of(Tells, name="ours", networks=(ours,)),
+            settings_of(Tells, name="theirs", networks=(theirs,)),
+            xclient=lambda _host: True,
+        )
+        line.say(b"EHLO front", b"XCLIENT ADDR=198.51.100.7")
+        self.assertEqual(told, ["ours 192.0.2.1", "ours XCLIENT", "theirs 198.51.100.7"])
+        self.assertEqual(line.last, "220 mx.example.org theirs")
+        line.lose()
+        self.assertEqual(told[-1], "theirs connection lost")
 
 
 class SetupTests(LogCase):
