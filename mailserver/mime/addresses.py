@@ -245,19 +245,19 @@ def _address_text(tokens: Iterable[_Token]) -> str:
 def _phrase(tokens: Iterable[_Token], decoded_quotes: Callable[[str], str]) -> str:
     """A display name, decoded.  decoded_quotes: what is to be done with the content of a quoted string."""
     pieces: list[str] = []
-    open_words: list[str] = []  # unquoted, and not yet decoded: adjacent encoded words belong together
+    words: list[str] = []  # unquoted, and not yet decoded: adjacent encoded words belong together
     for token in tokens:
         if token.kind == "q":
-            pieces += [_decoded("".join(open_words)), decoded_quotes(_unquoted(_FOLDING.sub(" ", token.text)))]
-            open_words = []
-        elif token.kind in " c":
-            open_words.append(" ")
-        else:
-            open_words.append(token.text)
-    pieces.append(_decoded("".join(open_words)))
-    if len(pieces) == 3 and not pieces[0].strip() and not pieces[2].strip():
-        return pieces[1]  # only a quoted string: its blanks are meant
-    return _ANY_BLANKS.sub(" ", "".join(pieces)).strip(" ")
+            pieces += [_decoded("".join(words)), decoded_quotes(_unquoted(_FOLDING.sub(" ", token.text)))]
+            words = []
+        elif token.kind not in " c":
+            words.append(token.text)
+        elif (words or pieces) and words[-1:] != [" "]:
+            words.append(" ")
+    if words[-1:] == [" "]:
+        words.pop()
+    # Only the blanks between are taken away: those within quotes and encoded words are meant.
+    return "".join([*pieces, _decoded("".join(words))])
 
 
 _ANY_BLANKS = re.compile(r"[ \t\r\n]+")

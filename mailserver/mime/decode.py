@@ -398,26 +398,29 @@ class _Pass:
                 break
             least = min(least * 4, limit + 17)
         problem = ""
-        if end - at >= limit and end < len(window):
+        stop = at + limit
+        if stop < len(window) and window.find(b"\n", end, stop) < 0 and not blank_line(window, end):
+            # A line goes on beyond the limit, or ends there and is not the last.
             problem = HEADER_TOO_LONG
             end = max(window.rfind(b"\n", at, end) + 1, at) or end
         if self._boundaries and (cut := self._find_delimiter(window, at, end)) is not None:
             # The header of a part ends where the next one begins.
-            return base + cut, window[at:cut], BAD_HEADER_LINE
+            return base + cut, window[at:cut], BAD_HEADER_LINE if cut > at else ""
         blank = blank_line(window, end)
         if not blank and base + end < size and not problem:
             problem = BAD_HEADER_LINE
         return base + end + blank, window[at:end], problem
 
     def _find_delimiter(self, window: bytes, at: int, end: int) -> int | None:
+        """The first delimiter from `at` to the line at `end`."""
         if not window.startswith(b"--", at):
-            at = window.find(b"\n--", at, end) + 1
-        while 0 < at < end:
-            stop = window.find(b"\n", at, end)
-            line = window[at + 2 : stop if stop >= 0 else end].rstrip(b" \t\r")
+            at = window.find(b"\n--", at, end + 2) + 1
+        while 0 < at <= end:
+            stop = window.find(b"\n", at, at + self._longest_line)
+            line = window[at + 2 : stop if stop >= 0 else at + self._longest_line].rstrip(b" \t\r")
             if self._find(line)[0] is not None:
                 return at
-            at = window.find(b"\n--", at, end) + 1
+            at = window.find(b"\n--", at, end + 2) + 1
         return None
 
 

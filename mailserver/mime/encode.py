@@ -15,6 +15,7 @@ RFC 6532 (utf8).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -188,8 +189,8 @@ class _Tree:
         return eight_bit
 
     def _leaf(self, part: Part, section: Section) -> bool:
-        if part.is_multipart and part.extent is None:
-            raise EncodeError("parts", part.content_type, "has none")
+        if part.is_multipart:
+            return self._empty(part, section)
         given = part.given
         if isinstance(given, str):
             octets, section.charset = text_octets(given, part.parameters.get("charset", ""), text=part.type == "text")
@@ -200,10 +201,23 @@ class _Tree:
         self._pieces.append(_Body(blocks, section.encoding))
         return section.encoding == "8bit"
 
+    def _empty(self, part: Part, section: Section) -> bool:
+        """Add a multipart without parts: nothing that `decode` could make a part of, but maybe text before an end."""
+        if part.extent is None:
+            raise EncodeError("parts", part.content_type, "has none")
+        found = survey(part.blocks(BLOCK))
+        if found.plain and (found.ascii or self._style.eight_bit):
+            section.encoding = "7bit" if found.ascii else "8bit"
+            self._pieces.append(_Body(_blocks_of(part), section.encoding))
+            return not found.ascii
+        section.boundary = generate_boundary(self._style.token())
+        self._pieces.append(f"--{section.boundary}--".encode("ascii"))
+        return False
+
     def _encoding(self, part: Part, blocks: Callable[[], Iterable[bytes]]) -> str:
         """The transfer encoding for a leaf: the one that was declared, if it can be, else what the octets need."""
         declared = part.encoding or ""
-        if declared in ("base64", "quoted-printable") and part.type not in ("message", "multipart"):
+        if declared in ("base64", "quoted-printable") and part.type != "message":
             return declared
         text = part.type in ("text", "message")
         may_be_plain = text or part.extent is not None or declared in ("7bit", "8bit", "binary")
@@ -211,10 +225,18 @@ class _Tree:
             return "base64"
         found = survey(blocks())
         if found.plain and (found.ascii or self._style.eight_bit):
-            if part.extent is not None and found.ascii and make_decoder(declared).problem == UNKNOWN_ENCODING:
+            if part.extent is not None and found.ascii and _is_unknown(declared):
                 return declared  # nobody knows what it means, so it is said on
             return "7bit" if found.ascii else "8bit"
         return choose(found, text=text, eight_bit=self._style.eight_bit)
+
+
+#  token, as far as anybody has ever named an encoding
+_ENCODING_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,60}\Z")
+
+
+def _is_unknown(encoding: str) -> bool:
+    return make_decoder(encoding).problem == UNKNOWN_ENCODING and _ENCODING_NAME.match(encoding) is not None
 
 
 def _once(part: Part) -> bool:

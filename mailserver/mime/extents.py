@@ -174,22 +174,21 @@ def find_bare_newlines(source: Source, binary: list[tuple[int, int]]) -> Iterato
     """
     The first line end that is not CRLF.  binary: places (start, end) in which it is no line end, in their order.
     """
-    before = b""
+    before = b""  # the last octet: judged already, or a CR of which the next octet decides
+    judged = 0
     place = 0
     spans = iter([*binary, (source.size, source.size)])
     span = next(spans)
     for block in blocks(source, 0, source.size, BLOCK):
-        # A CR at the end of a block is judged with the next one.
         octets = before + block
         start = place - len(before)
         place += len(block)
-        end = len(octets) - 1 if octets.endswith(b"\r") and place < source.size else len(octets)
-        for match in _BARE.finditer(octets, 0, end):
+        waits = octets.endswith(b"\r") and place < source.size
+        for match in _BARE.finditer(octets, judged, len(octets) - waits):
             where = start + match.start()
             while span[1] <= where and span[1] < source.size:
                 span = next(spans)
-            if span[0] <= where < span[1]:
-                continue
-            yield Defect(BARE_NEWLINE, where, "a CR or LF without the other")
-            return
-        before = octets[end:] if end < len(octets) else octets[-1:]
+            if not span[0] <= where < span[1]:
+                yield Defect(BARE_NEWLINE, where, "a CR or LF without the other")
+                return
+        before, judged = octets[-1:], 0 if waits else 1

@@ -99,7 +99,7 @@ def text_field(name: str, text: str, *, utf8: bool = False) -> bytes:
             lines.add(unit if at else " " + unit)
         return lines.field()
     first, last = odd[0], odd[-1]
-    while first and not units[first].startswith(" "):
+    while first and (units[first] == " " or not units[first].startswith(" ")):
         first -= 1  # what parts an encoded word from the word before it is a blank
     for at, unit in enumerate(units[:first]):
         lines.add(unit if at else " " + unit)

@@ -127,7 +127,7 @@ class Mail:
 
     from_, to, cc, bcc, reply_to: text as in a field ("Jo <jo@example.org>, team: a@example.org;"), `Address`,
     `NamedAddress`, `Group`, or a sequence of these; kept as tuples of the last two.  bcc is never written unless
-    asked.  subject, text, html: any text.  attachments: files behind the text; inline: files within the HTML (`cid:`).
+    asked.  subject, text, html: any text.  attachments: files behind the text.  inline: files in the HTML (`cid:`).
     headers: further fields, a mapping or pairs, written behind the usual ones; one of these (Date, Sender...)
     replaces what would have been made.  date: seconds since 1970, or a datetime.  message_id: with its brackets.
     in_reply_to, references: identifiers with their brackets; a sequence or a text.
@@ -156,7 +156,7 @@ class Mail:
             object.__setattr__(self, name, _addresses(_FIELDS[name], getattr(self, name)))
         if not mailboxes(self._list("from_")):
             raise EncodeError("From", "", "the author is missing")
-        if len(self._list("from_")) != len(mailboxes(self._list("from_"))):
+        if any(isinstance(each, Group) for each in self._list("from_")):
             raise EncodeError("From", format_addresses(self._list("from_")), "a group is no author")
         for name in ("in_reply_to", "references"):
             object.__setattr__(self, name, _identifiers(_FIELDS[name], getattr(self, name)))

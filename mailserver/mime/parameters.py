@@ -102,8 +102,8 @@ def parse_content_type(body: bytes, most: int = 1_000) -> ContentType:
         kind, subtype = "text", "plain"
     else:
         kind, subtype = found[1].lower().decode(), found[2].lower().decode()
-        rest = head[found.end() :].strip()
-        if b"\\" in found[0] or b'"' in found[0] or rest:
+        rest = head[found.end() :].strip(b" \t\r\n,")
+        if b"\\" in found[0] or b'"' in found[0] or head[found.end() :]:
             problems.append((BAD_CONTENT_TYPE, "something else than type/subtype before the parameters"))
         if b"=" in rest:  # its semicolon is missing
             return ContentType(kind, subtype, _read_pairs(rest + b";" + body[position:], 0, most, problems), problems)
@@ -258,9 +258,11 @@ def _read_value(
     if bracket:
         # A comment behind the value is none of it; but where more follows, somebody forgot the quotes around
         # a file name with brackets.
-        end = _skip_blanks(value, len(token), [])
+        found: list[tuple[str, str]] = []
+        end = _skip_blanks(value, len(token), found)
         if token and end >= len(value):
             value = token.rstrip(b" \t\r\n")
+            problems += found
     elif b" " in value or b"\t" in value:
         problems.append((BAD_PARAMETER, "a value with blanks, and no quotes around it"))
     return value, match.end() + 1, quotes

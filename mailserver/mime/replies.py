@@ -44,9 +44,9 @@ def reply_to(
     A reply to the mail `part`: to its Reply-To, else its From; with its subject behind "Re: ", In-Reply-To,
     References.
 
-    from_: who answers; the first address in its To when it is not given.  everyone: also to all in its To and Cc, save
-    who answers.  automatic: a program answers, so Auto-Submitted is set (RFC 3834 3.1.7); ask `is_auto_submitted`
-    first, and send it with the empty envelope sender.
+    from_: who answers; the first address in its To when it is not given.  everyone: also to all in its To and Cc,
+    save who answers.  automatic: a program answers, so Auto-Submitted is set (RFC 3834 3.1.7); ask
+    `is_auto_submitted` first, and send it with the empty envelope sender.
     Raises EncodeError when there is no address to answer to, or from.
     """
     headers = part.headers

@@ -11,10 +11,10 @@ RFC 5322 3.6 (fields), RFC 2045 3 to 8 (those of MIME), RFC 6532 3 (utf8).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from mailserver.mime.addresses import AddressListError, mailboxes, parse_addresses
+from mailserver.mime.addresses import AddressListError, Group, NamedAddress, mailboxes, parse_addresses
 from mailserver.mime.fields import (
     ADDRESS_FIELDS,
     LONGEST_LINE,
@@ -41,8 +41,8 @@ class Style:
     utf8: header fields in UTF-8 (RFC 6532), to be sent with SMTPUTF8 only.  eight_bit: bodies may go as 8bit, to be
     sent with 8BITMIME only.  bcc: Bcc and Resent-Bcc are written.  complete: a `Part` gets Date, Message-ID and
     MIME-Version if it has none, and must have From, as a `Mail` always does (RFC 5322 3.6).
-    now: seconds since 1970, for Date and Message-ID; None: now.  token: gives 32 random characters, for boundaries and
-    Message-ID. domain: of Message-ID; that of the author when it is "".
+    now: seconds since 1970, for Date and Message-ID; None: now.  token: gives 32 random characters, for boundaries
+    and Message-ID.  domain: of Message-ID; that of the author when it is "".
     """
 
     utf8: bool = False
@@ -126,7 +126,8 @@ class Section:
         utf8 = self._style.utf8
         try:
             if name in ADDRESS_FIELDS:
-                return address_field(field.name, parse_addresses(decode_8bit(field.body)), utf8=utf8)
+                addresses = _writable(parse_addresses(decode_8bit(field.body)), utf8=utf8)
+                return address_field(field.name, addresses, utf8=utf8)
             if is_structured(name):
                 return structured_field(field.name, decode_8bit(field.body), utf8=utf8)
         except EncodeError:
@@ -208,6 +209,29 @@ class Section:
             parameters = {key: each for key, each in parameters.items() if _PARAMETER_NAME.match(key)}
             kind = kind if _TOKEN.match(kind) else "attachment"
         return parameter_field("Content-Disposition", kind, parameters.items(), utf8=self._style.utf8)
+
+
+def _writable(addresses: Iterable[NamedAddress | Group], *, utf8: bool) -> Iterator[NamedAddress | Group]:
+    """
+    The same, with an empty group in place of each mailbox that cannot be written, as RFC 6857 does.
+
+    As text it could not stand there: what its encoded words hold could become an address that was none.
+    """
+    for each in addresses:
+        members = each.members if isinstance(each, Group) else (each,)
+        right = tuple(member for member in members if _goes(member, utf8=utf8))
+        if isinstance(each, Group):
+            yield Group(each.name, right)
+        else:
+            yield from right
+        for member in members:
+            if member not in right and (shown := f"{member.name} {member.text}".strip()):
+                yield Group(shown)
+
+
+def _goes(mailbox: NamedAddress, *, utf8: bool) -> bool:
+    address = mailbox.address
+    return address is not None and (utf8 or address.local.isascii())
 
 
 _LINE_END = re.compile(rb"\r*\n")

@@ -96,8 +96,8 @@ class Base64Decoder:
         *lines, self._line = (self._line + block).replace(b"\r", b"\n").split(b"\n")
         found = []
         for line in lines:
-            line = line.strip(_BLANKS)
-            if not line.strip(b"="):
+            line = line.strip(_BLANKS).lstrip(b"=")
+            if not line:
                 continue
             if len(line) % 4 or not _BASE64_LINE.fullmatch(line):
                 self._over = True

@@ -21,14 +21,14 @@ from mailserver.mime.transfer import decode_base64
 _WORD_START = re.compile(rb"=\?([^?\s]++)\?([BbQq])\?")
 #: A word ends at "?="; at a blank it never was one (RFC 2047 2: no blanks inside).
 _WORD_END = re.compile(rb"\?=|[ \t\r\n]")
-_BLANKS = re.compile(rb"[ \t\r\n]*+")
+_LONE_EQUALS = re.compile(rb"=(?![0-9A-Fa-f]{2})")
 #: What a decoded value never holds, so that it cannot end a field when it is written again.
 _LINE_ENDS = str.maketrans({"\r": " ", "\n": " ", "\x00": " "})
 
 
 def decode_8bit(octets: bytes) -> str:
-    """Octets that nobody encoded: UTF-8 (RFC 6532), else windows-1252."""
-    return octets.decode("ascii") if octets.isascii() else guess_text(octets)
+    """Octets that nobody encoded: UTF-8 (RFC 6532), ISO-2022-JP if it has its escapes, else windows-1252."""
+    return octets.decode("ascii") if octets.isascii() and b"\x1b" not in octets else guess_text(octets)
 
 
 def decode_words(octets: bytes, problems: list[str] | None = None) -> str:
@@ -37,13 +37,10 @@ def decode_words(octets: bytes, problems: list[str] | None = None) -> str:
 
     `octets` are unfolded.  Takes linear time.  problems: gets the kinds of what was wrong with the words.
     """
-    if b"=?" not in octets:
-        return decode_8bit(octets).translate(_LINE_ENDS) if not octets.isascii() else _plain(octets)
-    return _decode(octets, [] if problems is None else problems).translate(_LINE_ENDS)
-
-
-def _plain(octets: bytes) -> str:
-    text = octets.decode("ascii")
+    if b"=?" in octets:
+        text = _decode(octets, [] if problems is None else problems)
+    else:
+        text = decode_8bit(octets)
     return text.translate(_LINE_ENDS) if "\r" in text or "\n" in text or "\x00" in text else text
 
 
@@ -89,6 +86,9 @@ def _text(run: list[bytes], charset: str, problems: list[str]) -> str:
 def _decode_word(encoding: bytes, text: bytes) -> bytes:
     if encoding in b"Bb":
         return decode_base64(text)
+    if b"=" in text:
+        # What is not two digits is text; binascii would drop an "=" at the end, as a soft line break.
+        text = _LONE_EQUALS.sub(b"=3D", text)
     return binascii.a2b_qp(text, header=True)
 
 
@@ -100,7 +100,7 @@ _OVERHEAD = len("=?utf-8?q??=")
 # What may stand as it is in a Q word anywhere, also in a phrase (RFC 2047 5 (3)).
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _Q = tuple(chr(octet) if octet in _SAFE else "_" if octet == 32 else f"={octet:02X}" for octet in range(256))
-_NEEDS_NO_ESCAPE = bytes(sorted(_SAFE | {32}))
+_READABLE = frozenset(map(chr, _SAFE | {32}))
 
 
 def encode_words(text: str, *, first: int = MOST_IN_A_WORD) -> list[str]:
@@ -108,11 +108,9 @@ def encode_words(text: str, *, first: int = MOST_IN_A_WORD) -> list[str]:
     The text as encoded words, to be written with a blank or a fold between.
 
     first: how many characters the first word may have; at least 24, which is room for one character of any length.
-    Q where at most a third of the octets must be escaped, because it can be read; else B.  "" gives [].
+    Q where at least half of the characters can be read then, else B.  "" gives [].
     """
-    octets = text.encode("utf-8", "replace")
-    escapes = len(octets.translate(None, _NEEDS_NO_ESCAPE))
-    if escapes * 3 <= len(octets):
+    if sum(character in _READABLE for character in text) * 2 >= len(text):
         return [f"=?utf-8?q?{word}?=" for word in _q_words(text, first)]
     return [f"=?utf-8?b?{word}?=" for word in _b_words(text, first)]
 
