@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli.main import mailserver
-from mailserver.config.classes import TLS, Auth, Domain, Listener, Server, Storage
+from mailserver.config.classes import TLS, AppTable, Auth, Domain, Listener, Server, Storage
 from mailserver.limits import Limits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +35,7 @@ KEYS = {
             ("auth", Auth),
             ("listener", Listener),
             ("domain", Domain),
+            ("app", AppTable),
         )
     },
     "limits": {field.name for field in dataclasses.fields(Limits)},
