@@ -107,6 +107,34 @@ class ExampleModuleTests(AppTestCase):
         (file,) = folder.iterdir()
         self.assertEqual((said, file.read_bytes()), (f"250 2.0.0 queued as {file.name}", MESSAGE.encode()))
 
+    async def test_S140_what_cannot_be_decoded_well_is_read_all_the_same(self) -> None:
+        """Of gen_smtp one such mail kills the session, and the sender tries again for days (its issue 88)."""
+
+        class Reading(mailserver.App):
+            def message(self, envelope: Any, message: Any) -> str:
+                mail = message.mime
+                return f"{len(mail.body().text)} characters, {len(mail.defects) > 0}"
+
+        def talk(port: int) -> list[str]:
+            with Wire(port) as wire:
+                wire.greeted()
+                return [
+                    wire.transaction(
+                        "you@example.org",
+                        message=f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {encoding}"
+                        f"\r\nMIME-Version: 1.0\r\n\r\n{body}\r\n",
+                    )[-1]
+                    for charset, encoding, body in (
+                        ("iso-8859-8-i", "quoted-printable", "=F9=EC=E5=ED"),
+                        ("nobody-knows", "8bit", "plain"),
+                        ("utf-8", "base64", "4pyT4pyT*"),
+                    )
+                ]
+
+        said = await self.in_thread(talk, self.serve(Reading).ports[0])
+        self.assertEqual(said[0], "250 2.0.0 5 characters, False")
+        self.assertEqual(said[1:], ["250 2.0.0 6 characters, True", "250 2.0.0 2 characters, True"])
+
     async def test_S141_what_the_example_refuses(self) -> None:
         def talk(port: int) -> list[str]:
             with Wire(port) as wire:

@@ -71,9 +71,10 @@ def messages() -> Iterator[Row]:
         ("encoded-message",),
         ("",),
     )
-    twice = crlf(
-        "MIME-Version: 1.0\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n"
-    ) + encoded(crlf(INNER)).encode()
+    twice = (
+        crlf("MIME-Version: 1.0\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n")
+        + encoded(crlf(INNER)).encode()
+    )
     yield (
         "a message in base64 in a message in base64",
         crlf(
