@@ -176,7 +176,7 @@ class _Pass:
         source, longest = self._source, self._longest_line
         while position < source.size:
             start = max(position - 1, 0)
-            window, base = source.window(start, longest)
+            window, base = source.window(start, longest + 2)
             if position == 0 and window.startswith(b"--"):
                 at = 0
             else:
@@ -399,7 +399,8 @@ class _Pass:
             least = min(least * 4, limit + 17)
         problem = ""
         stop = at + limit
-        if stop < len(window) and window.find(b"\n", end, stop) < 0 and not blank_line(window, end):
+        ended = end == at or window.endswith(b"\n", at, end)
+        if stop < len(window) and window.find(b"\n", end, stop) < 0 and not (ended and blank_line(window, end)):
             # A line goes on beyond the limit, or ends there and is not the last.
             problem = HEADER_TOO_LONG
             end = max(window.rfind(b"\n", at, end) + 1, at) or end

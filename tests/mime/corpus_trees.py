@@ -38,8 +38,8 @@ def multiparts() -> Iterator[Row]:
         (),
     )
     yield "blanks behind the last delimiter", mail(MIXED, body.replace("--mix--", "--mix-- \t")), two, texts, (), ()
-    yield "only LF", mail(MIXED, body).replace(b"\r\n", b"\n"), two, texts, ("bare-newline",), ()
-    yield "only CR", mail(MIXED, body).replace(b"\r\n", b"\r"), two, texts, ("bare-newline",), ()
+    yield "a multipart with only LF", mail(MIXED, body).replace(b"\r\n", b"\n"), two, texts, ("bare-newline",), ()
+    yield "a multipart with only CR", mail(MIXED, body).replace(b"\r\n", b"\r"), two, texts, ("bare-newline",), ()
     yield "CRLF in the header, LF in the body", mail(MIXED, "") + body.encode(), two, texts, ("bare-newline",), ()
     yield "no line end at the end", mail(MIXED, body.rstrip()), two, texts, (), ()
     yield (
