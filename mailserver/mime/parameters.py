@@ -338,9 +338,8 @@ def _join(key: str, pieces: dict[int, tuple[bytes, bool]], problems: list[tuple[
 
 # -- writing ---------------------------------------------------------------------------------------------------------
 
-#  token  := 1*<any (US-ASCII) CHAR except SPACE, CTLs, or tspecials>
-_WHOLE_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]+\Z")
-#  attribute-char of RFC 2231 7: a token's without * ' %
+#  attribute-char of RFC 2231 7: a token's without * ' %.  A value with one of these goes in quotes too: some programs
+# take ' for a quote.
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9!#$&+.^_`{|}~\-]+\Z")
 _ATTRIBUTE_OCTETS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+.^_`{|}~-")
 _PERCENT = tuple(chr(octet) if octet in _ATTRIBUTE_OCTETS else f"%{octet:02X}" for octet in range(256))
@@ -375,7 +374,7 @@ def _parameter(name: str, value: str, *, utf8: bool) -> list[str]:
     # What looks like an encoded word would be decoded by lenient readers; percent signs keep it what it is.
     if not printable.match(value) or "=?" in value:
         return _extended(name, value)
-    whole = value if _WHOLE_TOKEN.match(value) else _in_quotes(value)
+    whole = value if _ATTRIBUTE.match(value) else _in_quotes(value)
     if len(name) + 1 + len(whole) <= MOST_IN_A_LINE or (name in _WHOLE and len(whole) < 900):
         return [f"{name}={whole}"]
     return _continued(name, value)

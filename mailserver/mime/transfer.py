@@ -388,7 +388,8 @@ def choose(survey: Survey, *, text: bool, eight_bit: bool) -> str:
     if text and survey.plain and (survey.ascii or eight_bit):
         return "7bit" if survey.ascii else "8bit"
     # In quoted-printable a line end is a line end; a CR or LF alone must arrive as what it is, and so goes as base64.
-    if text and survey.canonical and survey.size + 2 * survey.escapes <= (survey.size + 2) // 3 * 4:
+    # Up to a quarter of escapes it can still be read, and is hardly longer than base64.
+    if text and survey.canonical and survey.escapes * 4 <= survey.size:
         return "quoted-printable"
     return "base64"
 
@@ -485,6 +486,14 @@ def _line_ends(encoded: bytes) -> bytes:
     return encoded.replace(b"\n", b"\r\n")
 
 
+def _softly_ended(encoded: bytes) -> bytes:
+    """The same with a soft line break behind it; the last line may have no room for its equals sign."""
+    if len(encoded) - encoded.rfind(b"\n") - 1 > 75:
+        last = -3 if encoded[-3:-2] == b"=" else -1
+        encoded = encoded[:last] + b"=\r\n" + encoded[last:]
+    return encoded + b"=\r\n"
+
+
 def _quoted_printable(blocks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for block in blocks:
@@ -496,7 +505,7 @@ def _quoted_printable(blocks: Iterable[bytes]) -> Iterator[bytes]:
                 continue
             # A line without an end: cut, but not within a CRLF.
             end = len(block) - block.endswith(b"\r")
-            yield encode_quoted_printable(block[:end]) + b"=\r\n"
+            yield _softly_ended(encode_quoted_printable(block[:end]))
         else:
             yield encode_quoted_printable(block[:end])
         rest = block[end:]

@@ -88,7 +88,7 @@ LENIENT = [
     ("half a surrogate pair", "\ud800 <a@a.com>", None),
 ]  # fmt: skip
 
-name_characters = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
+name_characters = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="\ufeff")
 names = st.text(name_characters, max_size=20) | st.text('a "\\,;:<>()[]@.=?_\u00e4', max_size=12)
 locals_ = st.sampled_from(["a", "a.b", "a+b", '"a b"', '"a@b"', '"\\""', "j\u00f6rg", "!#$%&'*+-/=?^_`{|}~"])
 domains = st.sampled_from(
@@ -194,6 +194,11 @@ class LenientTests(SynchronousTestCase):
             self.assertEqual("".join(token.text for token in tokens), piece * 2000)
             # A search for the end of a nested comment goes to the end of the text once at most.
             self.assertLessEqual(calls, 1, piece)
+
+    def test_after_a_quote_without_its_end_no_other_is_searched_for(self) -> None:
+        tokens = addresses_module._Tokens('"a" "b')
+        tokens.all()
+        self.assertIs(tokens._pattern, addresses_module._TOKEN_UNQUOTED)
 
 
 class ErrorTests(SynchronousTestCase):

@@ -15,6 +15,8 @@ VALUES = [
     ("a token of 76 columns", "x" * 74, [" a=" + "x" * 74]),
     ("one more", "x" * 75, [' a*0="' + "x" * 70 + '"', ' a*1="xxxxx"']),
     ("tspecials", 'b;c/d"e\\f', [' a="b;c/d\\"e\\\\f"']),
+    ("a single quote, which some take for one", "it's", [' a="it\'s"']),
+    ("a percent sign", "100%", [' a="100%"']),
     ("a blank", "b c", [' a="b c"']),
     ("a NUL", "b\0", [" a*=utf-8''b%00"]),
     ("a line end", "b\r\nX: y", [" a*=utf-8''b%0D%0AX%3A%20y"]),
@@ -46,7 +48,9 @@ class EncodeParametersTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, encode_parameters, [(name, "x")])
             self.assertIn(repr(name), str(error))
 
-    @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=200), st.booleans())
+    @given(
+        st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufeff"), max_size=200), st.booleans()
+    )
     @settings(deadline=None)
     def test_they_are_read_back(self, value: str, utf8: bool) -> None:
         pieces = encode_parameters([("a", value), ("b", "c")], utf8=utf8)

@@ -127,6 +127,8 @@ class QuotedPrintableTests(SynchronousTestCase):
 
     @given(bodies, st.lists(st.integers(0, 3000), max_size=4), st.sampled_from([40, 100, transfer.BLOCK]))
     @example(b"x" * 74 + b" \r\n", [], 40)
+    @example(b"x" * 76 + b"y", [76], 40)
+    @example(b"x" * 73 + b"\xff" + b"y", [74], 40)
     @example(b"x" * 39 + b"\r\n" + b"x" * 60, [40], 40)
     @settings(deadline=None)
     def test_TM20_it_is_read_back_and_its_lines_are_short(self, body: bytes, places: list[int], block: int) -> None:
