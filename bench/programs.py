@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load import Load, source_command
-from bench.peers import Aiosmtpd, answers, await_true, free_port
+from bench.peers import Aiosmtpd
 from bench.processes import cpu_seconds
-from bench.run import run
+from bench.run import answers, await_true, free_port, run
 
 _OURS = """
 import sys

@@ -207,8 +207,9 @@ def settings_of(table: Any, folder: Path) -> AppSettings:
         cls = getattr(importlib.import_module(place), name)
         words = given if isinstance(given, Mapping) else {"text": given} if isinstance(given, str) else {}
         options = _options(words, cls, kind, folder)
-    if table.isolated and kind != "python":
-        raise AppError("isolated", f"is for python only; {kind} does not run in the server as it is")
+    for key in ("isolated", "threaded"):
+        if getattr(table, key) and kind != "python":
+            raise AppError(key, f"is for python only; {kind} never blocks")
     match = Match(
         listeners=tuple(table.match.listener),
         recipients=tuple(table.match.recipients),

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from mailserver.mime import Part
@@ -41,7 +41,7 @@ class Message:
         self._path: Path | None = None
         self._part: Part | None = None
         self._written = True
-        self._readers: list[IO[bytes]] = []
+        self._readers: list[BinaryIO] = []
 
     @classmethod
     def of(cls, octets: bytes, trace: bytes = b"") -> Message:
@@ -152,7 +152,7 @@ class Message:
             self._part = decode(bytes(self._held)) if self._held is not None else decode(self._reader())
         return self._part
 
-    def _reader(self) -> IO[bytes]:
+    def _reader(self) -> BinaryIO:
         self._flushed()
         assert self._path is not None
         self._readers.append(self._path.open("rb"))
