@@ -2,7 +2,7 @@ r"""
 An auto-responder that does no harm (RFC 3834): "I am away until Monday".
 
 The mail itself goes on to its mailbox: the app has no `message`, it only looks on.  It answers
-- never a program, a list, or the null sender: `is_auto_submitted` knows Auto-Submitted, Precedence, List-... and more;
+- never a program, a list, or the null sender: `is_auto_submitted` knows Auto-Submitted, Precedence, List-...;
 - only mail that names one of our addresses in To or Cc, so not what came by Bcc or by a list that hides;
 - each sender once in a day, also across restarts;
 - to the envelope's sender, from the null sender, with Auto-Submitted: auto-replied, In-Reply-To and References.

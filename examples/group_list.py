@@ -2,8 +2,8 @@
 An anonymous group: its members write to each other, and nobody sees anybody's address.
 
 Each member has an address for each group, such as course+7.4e81c0...@lists.example.org: the member's number and a
-token (HMAC) that only the server can make.  It is where the member writes to, and what the member's copies of all mail
-come from, so an answer says by itself who has written it, and where.  Another token is refused at RCPT.
+token (HMAC) that only the server can make.  It is where the member writes to, and what the member's copies of all
+mail come from, so an answer says by itself who has written it, and where.  Another token is refused at RCPT.
 
 What goes out is written anew: nothing of the author's header is in it but the subject, and of the text everything but
 the addresses of members, and addresses and links of ours that a mail program has quoted.  Attachments and HTML stay

@@ -135,7 +135,7 @@ def service(app: AppLike, *where: Where, reactor: Any = None, **settings: Any) -
 
 def listen(app: AppLike, *where: Where, reactor: Any = None, **settings: Any) -> Listening:
     """
-    Listen at once, in the reactor that runs or will run; `stop()` of the result ends it, and so does the reactor's end.
+    Listen at once, in the reactor that runs or will run; `stop()` of the result ends it, as does the reactor's end.
 
     The arguments are those of `service`.  Raises ConfigError, AppError, StartError.
     """
