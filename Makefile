@@ -18,7 +18,8 @@ INTEROP := $(sort $(subst /,.,$(basename $(wildcard tests/interop/test_*.py))))
 CRASH   := $(sort $(subst /,.,$(basename $(wildcard tests/crash/test_*.py))))
 BLOWS   ?= 200
 # The floors without input and output are held to more.
-PURE   := mailserver/address.py mailserver/envelope.py mailserver/reply.py mailserver/limits.py mailserver/mime mailserver/sasl \
+PURE   := mailserver/address.py mailserver/envelope.py mailserver/reply.py mailserver/limits.py mailserver/dkim \
+          mailserver/mime mailserver/sasl \
           $(addprefix mailserver/smtp/,syntax.py data.py events.py parameters.py rules.py conversation.py logins.py \
           transactions.py session.py lmtp.py)
 COVERAGE_LEAST ?= 95

@@ -16,15 +16,13 @@ import atexit
 import inspect
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.threads import blockingCallFromThread
 
 from mailserver.apps.app import App
 from mailserver.apps.installed import AppSettings
@@ -33,6 +31,7 @@ from mailserver.apps.matching import Match
 from mailserver.config import AppMatch, Config, parse
 from mailserver.config.quantities import toml
 from mailserver.foundations import StartError
+from mailserver.reactor_thread import call, run_reactor
 from mailserver.service import MailService
 
 __all__ = ["Listening", "StartError", "listen", "service", "sessions", "start", "stop"]
@@ -120,7 +119,7 @@ def service(app: AppLike, *where: Where, reactor: Any = None, **settings: Any) -
         from twisted.internet import reactor  # the one of the program
     options, match = settings.pop("options", {}), settings.pop("match", None)
     extra = {key: settings.pop(key) for key in ("timeout", "threaded") if key in settings}
-    apps = [replace(each, **extra) for each in _apps(app, options, match)]
+    apps = [replace(each, **extra) for each in app_settings(app, options, match)]
     data_dir = settings.pop("data_dir", None)
     folder = None if data_dir is not None else Path(tempfile.mkdtemp(prefix="mailserver-"))
     try:
@@ -158,7 +157,6 @@ def _begin(made: Listening) -> None:
 # -- in programs that do not know Twisted ----------------------------------------------------------------------------
 
 _running: dict[str, Listening] = {}
-_thread: threading.Thread | None = None
 
 
 def start(app: AppLike, *where: Where, name: str = "default", **settings: Any) -> Listening:
@@ -170,15 +168,14 @@ def start(app: AppLike, *where: Where, name: str = "default", **settings: Any) -
     for that), and what `listen` raises.
     """
     from twisted.internet import reactor
-    from twisted.python.threadable import isInIOThread
 
     if name in _running:
         raise RuntimeError(f'there is a server "{name}" already; give this one another name, or stop that')
-    if isInIOThread() and reactor.running:  # type: ignore[attr-defined]
-        raise RuntimeError("the reactor runs in this thread; use listen()")
-    _run_reactor(reactor)
+    run_reactor(reactor)
     begun = partial(listen, app, *where, reactor=reactor, **settings)
-    made: Listening = blockingCallFromThread(cast("Any", reactor), begun)
+    made: Listening = call(reactor, begun)
+    if not _running:
+        atexit.register(_stop_all)  # behind that of `run_reactor`, so it comes before it
     _running[name] = made
     return made
 
@@ -187,8 +184,10 @@ def stop(name: str = "default") -> None:
     """Stop what `start` began under this name; returns when it has stopped.  Raises KeyError."""
     from twisted.internet import reactor
 
-    made: Any = _running.pop(name)
-    blockingCallFromThread(cast("Any", reactor), made.stop)
+    made = _running.pop(name)
+    if not _running:
+        atexit.unregister(_stop_all)
+    call(reactor, made.stop)
 
 
 def sessions(name: str = "default") -> int:
@@ -196,32 +195,22 @@ def sessions(name: str = "default") -> int:
     return _running[name].sessions
 
 
-def _run_reactor(reactor: Any) -> None:
-    global _thread  # noqa: PLW0603 - a process has one reactor
-    if reactor.running or _thread is not None:
-        return
-    begun = threading.Event()
-    reactor.callWhenRunning(begun.set)
-    _thread = threading.Thread(
-        target=reactor.run, kwargs={"installSignalHandlers": False}, name="mailserver", daemon=True
-    )
-    _thread.start()
-    begun.wait()
-    atexit.register(_end_reactor, reactor, _thread)
-
-
-def _end_reactor(reactor: Any, thread: threading.Thread) -> None:
+def _stop_all() -> None:
     """At the end of the program: let what runs come to its end, as a signal would."""
     for name in tuple(_running):
         stop(name)
-    reactor.callFromThread(reactor.stop)
-    thread.join(5)
 
 
 # -- what the arguments mean -----------------------------------------------------------------------------------------
 
 
-def _apps(app: AppLike, options: Any, match: Any) -> list[AppSettings]:
+def app_settings(app: AppLike, options: Any = None, match: Any = None) -> list[AppSettings]:
+    """
+    The settings of an app, or of several.  options, match: see `service`.
+
+    Raises AppError, TypeError, ValueError.
+    """
+    options = {} if options is None else options
     several = list(app) if isinstance(app, list | tuple) else [app]
     if not several:
         raise ValueError("there is no app")
@@ -272,6 +261,8 @@ def _config(where: Iterable[Where], data_dir: Path, settings: dict[str, Any], *,
     if for_now:
         # Nothing is stored but what apps keep: no journal is needed.
         storage.setdefault("durability", "filesync")
+        # The kernel takes 30 ms and more to give up its asynchronous I/O, which nobody here would need.
+        storage.setdefault("commit", "thread")
     tables: list[tuple[str, Mapping[str, Any]]] = [("[server]", server), ("[storage]", storage)]
     tables += [(f"[{name}]", settings.pop(name)) for name in ("tls", "auth", "limits") if name in settings]
     tables += [("[[listener]]", _listener(each)) for each in where]

@@ -69,11 +69,12 @@ class Changes:
     """
     What `filter` wants to be different in a message.
 
-    add: fields (name, value) put on top of the header section, the first one topmost.  remove: names of fields that
+    add: fields put on top of the header section, the first one topmost: (name, value), or the octets of a whole field
+    with its folds and CRLF, as a DKIM signature needs it.  remove: names of fields that
     go, all of them.  message: the whole message in the place of what came, CRLF line ends; or None.
     """
 
-    add: Sequence[tuple[str, str]] = ()
+    add: Sequence[tuple[str, str] | bytes] = ()
     remove: Sequence[str] = ()
     message: bytes | None = None
 

@@ -34,6 +34,8 @@ from mailserver.reply import Refusal, Reply
 _log = Logger(namespace="mailserver.apps")
 # Control characters but the tab, and what Unicode takes for the end of a line.
 _UNFIT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# RFC 5322 2.2.3: only what begins with a blank goes on with the field of the line before; no line is empty.
+_WHOLE = re.compile(rb"[!-9;-~]{1,76}:[^\r\n\0]*\r\n(?:[ \t][^\r\n\0]*[^ \t\r\n\0][^\r\n\0]*\r\n)*")
 _NAME = re.compile(r"[!-9;-~]{1,76}\Z")
 
 
@@ -214,7 +216,7 @@ def changed(message: Message, changes: Any) -> Message:
     try:
         source = message.iter_blocks() if changes.message is None else iter([changes.message])
         header, rest = _split(source)
-        new.write(b"".join(field_of(name, value) for name, value in changes.add))
+        new.write(b"".join(_added(each) for each in changes.add))
         unwanted = {name.lower().encode("ascii", "replace") for name in changes.remove}
         new.write(b"".join(whole for name, whole in fields(header) if name not in unwanted))
         new.write(rest)
@@ -238,6 +240,15 @@ def _split(source: Any) -> tuple[bytes, bytes]:
         if end >= 0:
             return (held[: end + 2], held[end + 2 :]) if has_header(held) else (b"", b"\r\n" + held)
     return (held, b"") if has_header(held) or not held else (b"", b"\r\n" + held)
+
+
+def _added(field: tuple[str, str] | bytes) -> bytes:
+    """A field of `Changes.add`.  Raises ValueError for octets that are not one field."""
+    if not isinstance(field, bytes):
+        return field_of(*field)
+    if not _WHOLE.fullmatch(field):
+        raise ValueError(f"{field[:40]!r} is no field with its CRLF")
+    return field
 
 
 def field_of(name: str, value: str) -> bytes:

@@ -207,6 +207,10 @@ def settings_of(table: Any, folder: Path) -> AppSettings:
         cls = getattr(importlib.import_module(place), name)
         words = given if isinstance(given, Mapping) else {"text": given} if isinstance(given, str) else {}
         options = _options(words, cls, kind, folder)
+    timeout: float = table.timeout
+    if kind != "python":
+        # It watches over its own time; before that comes the wait for its turn.
+        timeout = max(timeout, getattr(options, "timeout", 0.0) + table.timeout)
     for key in ("isolated", "threaded"):
         if getattr(table, key) and kind != "python":
             raise AppError(key, f"is for python only; {kind} never blocks")
@@ -221,7 +225,7 @@ def settings_of(table: Any, folder: Path) -> AppSettings:
         app=cls,
         options=options,
         match=match,
-        timeout=table.timeout,
+        timeout=timeout,
         threaded=table.threaded,
         isolated=table.isolated,
         separator=table.separator,

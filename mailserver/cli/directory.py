@@ -92,14 +92,14 @@ def open_directory(ctx: click.Context) -> Iterator[Directory]:
     config = _config(ctx)
     data = config.server.data_dir
     if not data.is_dir():
-        _make_data_directory(config)
+        make_data_directory(config)
     with problems_told():
         database = AccountsDatabase(data / FILE_NAME, default_quota=config.storage.default_quota)
         with contextlib.closing(database):
             yield Directory(config, database)
 
 
-def _make_data_directory(config: Config) -> None:
+def make_data_directory(config: Config) -> None:
     """Mode 0700; when root does it, it belongs to the user that the server will be."""
     from mailserver.durable import make_directories  # it needs Twisted: most commands can do without
     from mailserver.privileges import give, owner_of

@@ -70,12 +70,7 @@ def records(site: Site) -> tuple[Record, ...]:
     if host != domain:
         wanted.append(Record(host, "TXT", "v=spf1 a -all", "SPF of the server's own name, for bounces"))
     wanted += [
-        Record(
-            f"{site.selector}._domainkey.{domain}",
-            "TXT",
-            f"v=DKIM1; k=rsa; p={site.dkim_key}",
-            "DKIM: the key that the domain's mail is signed with",
-        ),
+        dkim_record(site.domain, site.selector, f"v=DKIM1; k=rsa; p={site.dkim_key}"),
         Record(
             f"_dmarc.{domain}",
             "TXT",
@@ -102,6 +97,13 @@ def records(site: Site) -> tuple[Record, ...]:
         for address in site.addresses
     ]
     return tuple(wanted)
+
+
+def dkim_record(domain: str, selector: str, text: str) -> Record:
+    """The record of a DKIM key.  text: of the record, as `mailserver.dkim` makes it."""
+    return Record(
+        f"{selector}._domainkey.{domain}.", "TXT", text, "DKIM: the key that the domain's mail is signed with"
+    )
 
 
 def reminders(site: Site) -> tuple[str, ...]:

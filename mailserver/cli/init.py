@@ -32,6 +32,7 @@ from mailserver.accounts.schema import AccountsError
 from mailserver.address import Address, AddressError, parse_address
 from mailserver.cli import layout
 from mailserver.cli.directory import ALLOW_WEAK, weakness
+from mailserver.cli.dkim_files import default_selector
 from mailserver.cli.dns_records import IPAddress, Record, Site, as_table, as_values, as_zone, records, reminders
 from mailserver.cli.main import Invocation
 from mailserver.config import ConfigError
@@ -231,7 +232,7 @@ def _plan(given: dict[str, Any], *, asking: bool) -> layout.Plan:
 
 def _selector(given: dict[str, Any], data_dir: Path) -> str:
     kept = None if given["new_dkim_key"] else layout.kept_selector(_absolute(data_dir), given["domain"])
-    return kept or datetime.now(UTC).strftime("ms%Y%m")
+    return kept or default_selector(datetime.now(UTC))
 
 
 def _answer(question: str, default: str, check: Callable[[str], T], *, asking: bool) -> T:

@@ -176,9 +176,22 @@ def kept_dkim_key(plan: Plan) -> DKIMKey | None:
 
 
 def kept_selector(data_dir: Path, domain: str) -> str | None:
-    """The selector of the DKIM key that an earlier init made, the newest one of several; None when there is none."""
-    keys = [path for path in (data_dir / "dkim" / domain).glob("*.pem") if path.is_file()]
+    """
+    The selector of the DKIM key that is there, the newest one of several; None when there is none.
+
+    Ed25519 keys, which `mailserver dkim new` makes too, stand beside one that every verifier knows, and do not count.
+    """
+    keys = [path for path in (data_dir / "dkim" / domain).glob("*.pem") if path.is_file() and not _is_ed25519(path)]
     return max(keys, key=lambda path: (path.stat().st_mtime_ns, path.name)).stem if keys else None
+
+
+def _is_ed25519(path: Path) -> bool:
+    from mailserver.dkim import Algorithm, BadKey, load_private_key
+
+    try:
+        return load_private_key(path.read_bytes()).algorithm is Algorithm.ED25519
+    except (BadKey, OSError):
+        return False  # whoever uses it tells what is wrong
 
 
 def has_account(plan: Plan) -> bool:

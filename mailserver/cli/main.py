@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "domain": ("mailserver.cli.domain:domain", "Add, list and remove domains beside those of the configuration."),
     "account": ("mailserver.cli.account:account", "Add, list and change accounts."),
     "alias": ("mailserver.cli.alias:alias", "Add, list and remove aliases."),
+    "dkim": ("mailserver.cli.dkim:dkim", "Make and show the keys that mail is signed with."),
     "journal": ("mailserver.cli.journal:journal", "Check and recover the journals of the mail storage."),
     "stats": ("mailserver.cli.stats:stats", "Show what the running server has counted."),
 }

@@ -40,6 +40,7 @@ class PolicedServer(ESMTPServer):
 
     def hang_up(self, reason: str) -> None:
         """Close the connection without a reply, in the middle of a question."""
+        self._drop_delivery()  # the end of its text may be there already, and be asked about next
         self.session.abort(None, reason)
 
     def end(self, reason: str) -> None:
@@ -48,6 +49,7 @@ class PolicedServer(ESMTPServer):
         if not isInIOThread() and hasattr(clock, "callFromThread"):
             clock.callFromThread(self.end, reason)
         elif not self._lost:
+            self._drop_delivery()
             self.session.abort(Reply(421, "4.3.0", "Closing connection"), reason)
             self._pump()
 

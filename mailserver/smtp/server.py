@@ -104,6 +104,9 @@ class ESMTPServer(TimedServer):
     factory: ESMTPServerFactory | None = None  # type: ignore[assignment]
     #: ITCPTransport or ISSLTransport; the stock class knows ITransport only.
     transport: Any = None
+    #: What a conversation is, and what one by LMTP is.
+    session_class: ClassVar[type[SMTPSession]] = SMTPSession
+    lmtp_session_class: ClassVar[type[SMTPSession]] = LMTPSession
 
     def __init__(self, chal: Mapping[bytes, Any] | None = None, contextFactory: Any = None) -> None:
         super().__init__(chal, contextFactory)
@@ -129,7 +132,7 @@ class ESMTPServer(TimedServer):
         host, port = peer_of(self.transport)
         settings = self._session_settings(host)
         self._limits: Limits = settings.limits
-        kind = LMTPSession if settings.lmtp else SMTPSession
+        kind = self.lmtp_session_class if settings.lmtp else self.session_class
         self.session = kind(settings, Peer(host, port), new_id=new_id, local=local_of(self.transport))
         counters = None if self.factory is None else self.factory.counters
         self._record = ConnectionLog(_log, new_id(), self.session, clock, counters)

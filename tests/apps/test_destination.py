@@ -193,6 +193,10 @@ class FilterTests(LogCase):
         line = self.filtered(Changes(add=[("X-Score", "5"), ("X-By", "me")], remove=["x-spam"]))
         self.assertEqual(line.delivery.text, b"X-Score: 5\r\nX-By: me\r\nSubject: a\r\n\r\nbody\r\n")
 
+    def test_a_whole_field_is_added_as_it_is(self) -> None:
+        field = b"DKIM-Signature: v=1;\r\n\tb=abc\r\n def\r\n"
+        self.assertTrue(self.filtered(Changes(add=[field])).delivery.text.startswith(field + b"Subject: a\r\n"))
+
     def test_another_message(self) -> None:
         line = self.filtered(b"Subject: b\r\n\r\nother\r\n")
         self.assertEqual(line.delivery.text, b"Subject: b\r\n\r\nother\r\n")
@@ -203,7 +207,14 @@ class FilterTests(LogCase):
         self.assertEqual(line.delivery.done, ["abort"])
 
     def test_nonsense_is_temporary(self) -> None:
-        for nonsense in (7, Changes(add=[("X\r\nY", "1")]), Changes(add=[("X", "1\r\nEvil: 2")])):
+        for nonsense in (
+            7,
+            Changes(add=[("X\r\nY", "1")]),
+            Changes(add=[("X", "1\r\nEvil: 2")]),
+            Changes(add=[b"X: 1\r\nEvil: 2\r\n"]),
+            Changes(add=[b"X: 1\r\n \r\n"]),
+            Changes(add=[b"X: 1"]),
+        ):
             self.assertTrue(self.filtered(nonsense).last.startswith("451"), nonsense)
 
     def test_one_after_the_other_and_then_the_app_that_takes_it(self) -> None:

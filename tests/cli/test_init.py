@@ -23,6 +23,7 @@ from mailserver.cli.init import init
 from mailserver.cli.main import mailserver
 from mailserver.config import load
 from tests.cli.test_dns_records import read_zone
+from tests.dkim.vectors import ED25519_PEM
 
 PASSWORD = re.compile(r"Password of (\S+), shown this once:  (\S+)")
 #: One key for all tests: a pair takes a tenth of a second.
@@ -285,6 +286,16 @@ class Overwriting(InitCase):
         self.assertNotEqual(key.read_bytes(), before[0])
         self.succeed(*again, "--new-dkim-key")
         self.assertEqual(len(list(key.parent.glob("*.pem"))), 2)
+
+    def test_an_ed25519_key_beside_it_changes_nothing(self) -> None:
+        again = ("example.org", "--yes", "--force", "--config-dir", "c", "--format", "zone")
+        self.succeed("example.org", "--yes", "--config-dir", "c", "--dkim-selector", "old")
+        records = read_zone((self.folder / "c/dns.zone").read_text())
+        other = self.folder / "c/data/dkim/example.org/new.pem"
+        other.write_bytes(ED25519_PEM)
+        os.utime(other, (2**33, 2**33))
+        self.assertEqual(read_zone(self.succeed(*again).stdout), records)
+        self.assertEqual(other.read_bytes(), ED25519_PEM)
 
     def test_a_dkim_key_that_cannot_be_used_is_not_replaced_by_itself(self) -> None:
         again = ("example.org", "--yes", "--force", "--config-dir", "c", "--dkim-selector", "s")
