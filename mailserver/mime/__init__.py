@@ -2,7 +2,8 @@
 MIME (RFC 2045 to 2049): mails into trees of parts, and back.
 
 `decode(bytes | file) -> Part` reads what really is sent, tells what is wrong with it, and never raises for it.
-`encode(Mail | Part) -> bytes` writes; what a caller passes is written as it was meant, or refused by name.
+`encode(Part | Mail) -> bytes` and `encode_blocks` write what every program can read; `Mail` is a mail in plain values.
+`parse_addresses` and `format_addresses` are for lists of addresses; `reply_to` answers a mail.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mailserver.mime.headers import Field, Headers, parse_headers
 from mailserver.mime.mail import Attachment, Mail
 from mailserver.mime.part import Part
 from mailserver.mime.replies import is_auto_submitted, reply_to
+from mailserver.mime.stamps import format_date, generate_message_id
 from mailserver.mime.values import Defect, Disposition, MimeError, MimeLimits
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "encode",
     "encode_blocks",
     "format_addresses",
+    "format_date",
+    "generate_message_id",
     "is_auto_submitted",
     "mailboxes",
     "parse_addresses",

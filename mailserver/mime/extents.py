@@ -27,6 +27,7 @@ DUPLICATE_FIELD = "duplicate-field"
 ENCODED_MULTIPART = "encoded-multipart"
 NO_VERSION = "no-mime-version"
 
+_EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 #: Fields that stand once at most (RFC 2045 3, RFC 2183 2, RFC 2392).
 _ONCE = frozenset(
@@ -152,8 +153,8 @@ def _examine_body(extent: Extent, encoding: str, leaf: bool) -> Iterator[Defect]
     eight = -1
     offset = extent.body
     for block in extent.blocks(BLOCK):
-        if eight < 0 and not block.isascii():
-            eight = offset
+        if eight < 0 and (found := _EIGHT_BIT.search(block)):
+            eight = offset + found.start()
         octets = decoder.feed(block)
         if text:
             kept.append(octets)

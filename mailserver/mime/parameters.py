@@ -292,13 +292,13 @@ def decode_parameters(pairs: Pairs) -> tuple[dict[str, str], list[tuple[str, str
     for name, value in pairs:
         match = _SECTION.fullmatch(name) if b"*" in name else None
         if match is None or not (match[2] or match[3]):
-            key = decode_8bit(name)
+            key = decode_8bit(name).lower()
             if key in plain:
                 problems.append((BAD_PARAMETER, f"two parameters with the name {key}"))
             else:
                 plain[key] = decode_words(value)
             continue
-        key = decode_8bit(match[1])
+        key = decode_8bit(match[1]).lower()
         pieces = sections.setdefault(key, {})
         number = int(match[2] or 0)
         if number in pieces:

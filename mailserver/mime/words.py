@@ -37,10 +37,8 @@ def decode_words(octets: bytes, problems: list[str] | None = None) -> str:
 
     `octets` are unfolded.  Takes linear time.  problems: gets the kinds of what was wrong with the words.
     """
-    if b"=?" in octets:
-        text = _decode(octets, [] if problems is None else problems)
-    else:
-        text = decode_8bit(octets)
+    found = [] if problems is None else problems
+    text = _decode(octets, found) if b"=?" in octets else decode_8bit(octets)
     return text.translate(_LINE_ENDS) if "\r" in text or "\n" in text or "\x00" in text else text
 
 

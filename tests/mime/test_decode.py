@@ -450,8 +450,10 @@ class PythonTests(SynchronousTestCase):
 
     def test_each_exception_is_one(self) -> None:
         for name in PYTHON_DIFFERS:
-            octets = NAMED[name].octets
-            self.assertNotEqual(tree_of(decode(octets)), python_tree(email.message_from_bytes(octets)), name)
+            root, theirs = decode(NAMED[name].octets), email.message_from_bytes(NAMED[name].octets)
+            contents = [each.get_payload(decode=True) for each in theirs.walk() if not each.is_multipart()]
+            same = [leaf.content for leaf in leaves_of(root)] == contents
+            self.assertFalse(same and tree_of(root) == python_tree(theirs), name)
 
     def test_the_tree_is_the_same(self) -> None:
         for case in self.compared():
@@ -611,7 +613,7 @@ class PropertyTests(SynchronousTestCase):
             message.add_attachment(text, filename="a.txt")
         root = decode(message.as_bytes())
         theirs = [each.get_content() for each in message.walk() if not each.is_multipart()]
-        self.assertEqual([leaf.text for leaf in leaves_of(root)], [text.replace("\r\n", "\n") for text in theirs])
+        self.assertEqual([leaf.text for leaf in leaves_of(root)], [text.removeprefix("\ufeff") for text in theirs])
         self.assertEqual(root.defects, [])
 
 
