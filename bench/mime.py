@@ -54,7 +54,8 @@ def _head(dice: random.Random, kind: str, number: int) -> str:
     folded = "\r\n\t".join(signature[start : start + 70] for start in range(0, len(signature), 70))
     return (
         f"{hops}DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.net; s=x;\r\n"
-        f"\th=from:to:subject;\r\n\tb={folded}\r\nFrom: Ann Example <ann@example.net>\r\nTo: Bob <bob@example.org>\r\n"
+        f"\th=from:to:subject;\r\n\tb={folded}\r\n"
+        f"From: Ann Example <ann@example.net>\r\nTo: Bob <bob@example.org>\r\n"
         f"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= number {number}\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n"
         f"Message-ID: <{dice.getrandbits(64):016x}@example.net>\r\nList-Id: <list.example.net>\r\n"
         f"MIME-Version: 1.0\r\nContent-Type: {kind}\r\n"

@@ -2,7 +2,7 @@
 MIME (RFC 2045 to 2049): mails into trees of parts, and back.
 
 `decode(bytes | file) -> Part` reads what really is sent, tells what is wrong with it, and never raises for it.
-`encode(Part | Mail) -> bytes` and `encode_blocks` write what every program can read; `Mail` is a mail in plain values.
+`encode(Part | Mail) -> bytes` and `encode_blocks` write what every program can read; `Mail` is one in plain values.
 `parse_addresses` and `format_addresses` are for lists of addresses; `reply_to` answers a mail.
 """
 

@@ -116,7 +116,7 @@ def examine(extent: Extent, *, leaf: bool) -> list[Defect]:
         found.append(extent.defect(NO_VERSION, extent.start, "MIME fields without MIME-Version"))
     if not extent.verbatim:
         encoding = headers.find("content-transfer-encoding")
-        found += _examine_body(extent, "" if encoding is None else read_encoding(encoding.body), leaf)
+        found += _examine_body(extent, "" if encoding is None else read_encoding(encoding.body), leaf=leaf)
     found.sort(key=lambda defect: defect.place)
     return found
 
@@ -141,7 +141,7 @@ def _examine_field(field: Field, name: str, type_: ContentType) -> Iterator[tupl
         yield from ((problem, "an encoded word") for problem in problems)
 
 
-def _examine_body(extent: Extent, encoding: str, leaf: bool) -> Iterator[Defect]:
+def _examine_body(extent: Extent, encoding: str, *, leaf: bool) -> Iterator[Defect]:
     plain = is_plain(encoding)
     if not leaf:
         if not plain and extent.type.type == "multipart":

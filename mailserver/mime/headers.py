@@ -20,7 +20,8 @@ FIELD = re.compile(rb"[!-9;-~]++[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
 #: A whole header section.
 SECTION = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z))*+")
 #: Unfolding takes away the line end and leaves the blank (RFC 5322 2.2.3): "a\r\n b" is "a b".
-_FOLD = re.compile(rb"\r*\n")
+#: Looking back keeps the time linear: of a run of CRs only the first can begin a match.
+_FOLD = re.compile(rb"(?<!\r)\r*+\n")
 
 _NAME = re.compile(r"[!-9;-~]+")
 _FORBIDDEN = re.compile(r"[\r\n\x00]")

@@ -210,7 +210,7 @@ def _read_pairs(body: bytes, position: int, most: int, problems: list[tuple[str,
                 problems.append((BAD_PARAMETER, "a parameter without a value"))
             position += 1
             continue
-        value, position, quotes = _read_value(body, position + 1, problems, quotes)
+        value, position, quotes = _read_value(body, position + 1, problems, quotes=quotes)
         if name:
             found.append((name, value))
         else:
@@ -234,6 +234,7 @@ def _read_value(
     body: bytes,
     position: int,
     problems: list[tuple[str, str]],
+    *,
     quotes: bool,
 ) -> tuple[bytes, int, bool]:
     """The value at `position`, the place behind its `;`, and whether a quote may still have its end."""

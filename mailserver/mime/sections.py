@@ -234,7 +234,8 @@ def _goes(mailbox: NamedAddress, *, utf8: bool) -> bool:
     return address is not None and (utf8 or address.local.isascii())
 
 
-_LINE_END = re.compile(rb"\r*\n")
+# Looking back keeps the time linear: of a run of CRs only the first can begin a match.
+_LINE_END = re.compile(rb"(?<!\r)\r*+\n")
 
 
 def as_it_stood(field: Field, *, utf8: bool) -> bytes:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from mailserver.mime import Part
 from tests.mime import corpus_bodies, corpus_headers
-from tests.mime.corpus_fixtures import fixtures
-from tests.mime.corpus_messages import attachments, messages
-from tests.mime.corpus_sections import sections
-from tests.mime.corpus_trees import multiparts
+from tests.mime.corpus_fixtures import FIXTURES
+from tests.mime.corpus_messages import ATTACHMENTS, MESSAGES
+from tests.mime.corpus_sections import SECTIONS
+from tests.mime.corpus_trees import MULTIPARTS
 
 
 class Case(NamedTuple):
@@ -85,7 +85,7 @@ CASES: list[Case] = [
     *_body_cases(),
     *(
         Case(name, octets, tree, texts, defects, filenames=filenames)
-        for rows in (fixtures(), sections(), multiparts(), messages(), attachments())
+        for rows in (FIXTURES, SECTIONS, MULTIPARTS, MESSAGES, ATTACHMENTS)
         for name, octets, tree, texts, defects, filenames in rows
     ),
 ]

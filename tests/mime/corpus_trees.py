@@ -4,8 +4,6 @@ Odd mails: multiparts.  See corpus.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tests.mime.pieces import (
     ALTERNATIVE,
     BOTH,
@@ -21,229 +19,229 @@ from tests.mime.pieces import (
     part,
 )
 
+_TWO = "mixed[text/plain, text/html]"
+_TEXTS = ("plain", "<b>html</b>")
+_BODY = multipart("mix", TEXT, HTML)
+_REPORT = part("message/delivery-status", "Reporting-MTA: dns; example.org\n\nFinal-Recipient: rfc822; a@example.org")
 
-def multiparts() -> Iterator[Row]:
-    """Boundaries, delimiters, and where they are missing."""
-    two = "mixed[text/plain, text/html]"
-    texts = ("plain", "<b>html</b>")
-    plain, html = TEXT, HTML
-    body = multipart("mix", plain, html)
-    yield "preamble and epilogue", mail(MIXED, "before\n" + body + "after\n--mix\nmore\n"), two, texts, (), ()
-    yield (
+#: Boundaries, delimiters, and where they are missing.
+MULTIPARTS: list[Row] = [
+    ("preamble and epilogue", mail(MIXED, "before\n" + _BODY + "after\n--mix\nmore\n"), _TWO, _TEXTS, (), ()),
+    (
         "blanks behind the delimiters",
-        mail(MIXED, body.replace("--mix\n", "--mix \t \n")),
-        two,
-        texts,
+        mail(MIXED, _BODY.replace("--mix\n", "--mix \t \n")),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield "blanks behind the last delimiter", mail(MIXED, body.replace("--mix--", "--mix-- \t")), two, texts, (), ()
-    yield "a multipart with only LF", mail(MIXED, body).replace(b"\r\n", b"\n"), two, texts, ("bare-newline",), ()
-    yield "a multipart with only CR", mail(MIXED, body).replace(b"\r\n", b"\r"), two, texts, ("bare-newline",), ()
-    yield "CRLF in the header, LF in the body", mail(MIXED, "") + body.encode(), two, texts, ("bare-newline",), ()
-    yield "no line end at the end", mail(MIXED, body.rstrip()), two, texts, (), ()
-    yield (
+    ),
+    ("blanks behind the last delimiter", mail(MIXED, _BODY.replace("--mix--", "--mix-- \t")), _TWO, _TEXTS, (), ()),
+    ("a multipart with only LF", mail(MIXED, _BODY).replace(b"\r\n", b"\n"), _TWO, _TEXTS, ("bare-newline",), ()),
+    ("a multipart with only CR", mail(MIXED, _BODY).replace(b"\r\n", b"\r"), _TWO, _TEXTS, ("bare-newline",), ()),
+    ("CRLF in the header, LF in the body", mail(MIXED, "") + _BODY.encode(), _TWO, _TEXTS, ("bare-newline",), ()),
+    ("no line end at the end", mail(MIXED, _BODY.rstrip()), _TWO, _TEXTS, (), ()),
+    (
         "M20 boundary that begins like another",
         mail(
             "multipart/mixed; boundary=b",
-            multipart("b", part("multipart/mixed; boundary=bb", multipart("bb", plain, html)), html),
+            multipart("b", part("multipart/mixed; boundary=bb", multipart("bb", TEXT, HTML)), HTML),
         ),
         "mixed[mixed[text/plain, text/html], text/html]",
-        (*texts, "<b>html</b>"),
+        (*_TEXTS, "<b>html</b>"),
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "M20 the other way round",
         mail(
             "multipart/mixed; boundary=bb",
-            multipart("bb", part("multipart/mixed; boundary=b", multipart("b", plain, html)), html),
+            multipart("bb", part("multipart/mixed; boundary=b", multipart("b", TEXT, HTML)), HTML),
         ),
         "mixed[mixed[text/plain, text/html], text/html]",
-        (*texts, "<b>html</b>"),
+        (*_TEXTS, "<b>html</b>"),
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "M20 a line that begins like a delimiter",
-        mail(MIXED, multipart("mix", part("text/plain", "--mixed\n--mix-\n--mi\n -- mix"), html)),
-        two,
+        mail(MIXED, multipart("mix", part("text/plain", "--mixed\n--mix-\n--mi\n -- mix"), HTML)),
+        _TWO,
         ("--mixed\n--mix-\n--mi\n -- mix", "<b>html</b>"),
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "boundary that ends with dashes",
-        mail("multipart/mixed; boundary=b--", multipart("b--", plain, html)),
-        two,
-        texts,
+        mail("multipart/mixed; boundary=b--", multipart("b--", TEXT, HTML)),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "boundaries b and b--",
         mail(
             "multipart/mixed; boundary=b",
-            multipart("b", part("multipart/mixed; boundary=b--", multipart("b--", plain, html))),
+            multipart("b", part("multipart/mixed; boundary=b--", multipart("b--", TEXT, HTML))),
         ),
         "mixed[mixed[text/plain, text/html]]",
-        texts,
+        _TEXTS,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "boundary with a blank",
-        mail('multipart/mixed; boundary="a b"', multipart("a b", plain, html)),
-        two,
-        texts,
+        mail('multipart/mixed; boundary="a b"', multipart("a b", TEXT, HTML)),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield "boundary with a blank at its end", mail('multipart/mixed; boundary="mix "', body), two, texts, (), ()
-    yield (
+    ),
+    ("boundary with a blank at its end", mail('multipart/mixed; boundary="mix "', _BODY), _TWO, _TEXTS, (), ()),
+    (
         "boundary with a colon",
-        mail('multipart/mixed; boundary="a:b"', multipart("a:b", "X: y", html)),
-        two,
+        mail('multipart/mixed; boundary="a:b"', multipart("a:b", "X: y", HTML)),
+        _TWO,
         ("", "<b>html</b>"),
         ("bad-header-line",),
         (),
-    )
-    yield (
+    ),
+    (
         "boundary of signs",
-        mail('multipart/mixed; boundary="\'()+_,-./:=?"', multipart("'()+_,-./:=?", plain, html)),
-        two,
-        texts,
+        mail('multipart/mixed; boundary="\'()+_,-./:=?"', multipart("'()+_,-./:=?", TEXT, HTML)),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "boundary of signs that are not allowed",
-        mail('multipart/mixed; boundary="[*]\\\\"', multipart("[*]\\", plain, html)),
-        two,
-        texts,
+        mail('multipart/mixed; boundary="[*]\\\\"', multipart("[*]\\", TEXT, HTML)),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "boundary of 70",
-        mail(f"multipart/mixed; boundary={'x' * 70}", multipart("x" * 70, plain, html)),
-        two,
-        texts,
+        mail(f"multipart/mixed; boundary={'x' * 70}", multipart("x" * 70, TEXT, HTML)),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "boundary of 2,048",
-        mail(f"multipart/mixed; boundary={'x' * 2048}", multipart("x" * 2048, plain, html)),
-        two,
-        texts,
+        mail(f"multipart/mixed; boundary={'x' * 2048}", multipart("x" * 2048, TEXT, HTML)),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "boundary of 2,049",
-        mail(f"multipart/mixed; boundary={'x' * 2049}", multipart("x" * 2049, plain, html)),
+        mail(f"multipart/mixed; boundary={'x' * 2049}", multipart("x" * 2049, TEXT, HTML)),
         "application/octet-stream",
         None,
         ("boundary-too-long",),
         ("",),
-    )
-    yield "RFC 2231 boundary", mail("multipart/mixed; boundary*0=mi; boundary*1=x", body), two, texts, (), ()
-    yield (
+    ),
+    ("RFC 2231 boundary", mail("multipart/mixed; boundary*0=mi; boundary*1=x", _BODY), _TWO, _TEXTS, (), ()),
+    (
         "8-bit boundary",
-        mail('multipart/mixed; boundary="m\u00e4x"', multipart("m\u00e4x", plain, html)),
-        two,
-        texts,
+        mail('multipart/mixed; boundary="m\u00e4x"', multipart("m\u00e4x", TEXT, HTML)),
+        _TWO,
+        _TEXTS,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "two boundaries",
-        mail("multipart/mixed; boundary=mix; boundary=other", body),
-        two,
-        texts,
+        mail("multipart/mixed; boundary=mix; boundary=other", _BODY),
+        _TWO,
+        _TEXTS,
         ("bad-parameter",),
         (),
-    )
-    yield "empty boundary", mail('multipart/mixed; boundary=""', body), two, texts, ("no-boundary",), ()
-    yield (
+    ),
+    ("empty boundary", mail('multipart/mixed; boundary=""', _BODY), _TWO, _TEXTS, ("no-boundary",), ()),
+    (
         "no boundary, a line drawn across",
-        mail("multipart/mixed", "-----------\n" + body),
-        two,
-        texts,
+        mail("multipart/mixed", "-----------\n" + _BODY),
+        _TWO,
+        _TEXTS,
         ("no-boundary",),
         (),
-    )
-    yield "no boundary, a signature", mail("multipart/mixed", "-- \nAnn\n" + body), two, texts, ("no-boundary",), ()
-    yield (
+    ),
+    ("no boundary, a signature", mail("multipart/mixed", "-- \nAnn\n" + _BODY), _TWO, _TEXTS, ("no-boundary",), ()),
+    (
         "no boundary, and none used",
         mail("multipart/mixed", "hello\n"),
         "mixed[text/plain]",
         ("hello\n",),
         ("no-boundary", "no-delimiter"),
         (),
-    )
-    yield "no delimiter, no text", mail(MIXED, "\n\n"), "mixed[]", (), ("no-delimiter",), ()
-    yield "no parts", mail(MIXED, "--mix--\n"), "mixed[]", (), (), ()
-    yield "one empty part", mail(MIXED, "--mix\n\n--mix--\n"), "mixed[text/plain]", ("",), (), ()
-    yield (
+    ),
+    ("no delimiter, no text", mail(MIXED, "\n\n"), "mixed[]", (), ("no-delimiter",), ()),
+    ("no parts", mail(MIXED, "--mix--\n"), "mixed[]", (), (), ()),
+    ("one empty part", mail(MIXED, "--mix\n\n--mix--\n"), "mixed[text/plain]", ("",), (), ()),
+    (
         "M19 a part with an empty body stays",
-        mail(MIXED, multipart("mix", "Content-Type: text/css\n", html)),
+        mail(MIXED, multipart("mix", "Content-Type: text/css\n", HTML)),
         "mixed[text/css, text/html]",
         ("", "<b>html</b>"),
         (),
         ("",),
-    )
-    yield "two delimiters with nothing between", mail(MIXED, "--mix\n" + body), two, texts, ("empty-part",), ()
-    yield (
+    ),
+    ("two delimiters with nothing between", mail(MIXED, "--mix\n" + _BODY), _TWO, _TEXTS, ("empty-part",), ()),
+    (
         "a delimiter right before the last one",
-        mail(MIXED, body.replace("--mix--", "--mix\n--mix--")),
-        two,
-        texts,
+        mail(MIXED, _BODY.replace("--mix--", "--mix\n--mix--")),
+        _TWO,
+        _TEXTS,
         ("empty-part",),
         (),
-    )
-    yield (
+    ),
+    (
         "a part without an empty line",
-        mail(MIXED, multipart("mix", "hello", html)),
-        two,
+        mail(MIXED, multipart("mix", "hello", HTML)),
+        _TWO,
         ("hello", "<b>html</b>"),
         ("bad-header-line",),
         (),
-    )
-    yield (
+    ),
+    (
         "a part with only a header",
         mail(MIXED, "--mix\nContent-Type: text/css\n--mix--\n"),
         "mixed[text/css]",
         ("",),
         ("bad-header-line",),
         ("",),
-    )
-    yield (
+    ),
+    (
         "a delimiter behind text without a line end",
         mail(MIXED, "--mix\n\nhello--mix--\n"),
         "mixed[text/plain]",
         ("hello--mix--\n",),
         ("no-end-boundary",),
         (),
-    )
-    yield (
+    ),
+    (
         "a blank before a delimiter",
         mail(MIXED, "--mix\n\nhello\n --mix--\n"),
         "mixed[text/plain]",
         ("hello\n --mix--\n",),
         ("no-end-boundary",),
         (),
-    )
-    yield (
+    ),
+    (
         "an inner one without its end",
-        mail(MIXED, multipart("mix", part(ALTERNATIVE, multipart("alt", plain, html, end="")), html)),
+        mail(MIXED, multipart("mix", part(ALTERNATIVE, multipart("alt", TEXT, HTML, end="")), HTML)),
         "mixed[alternative[text/plain, text/html], text/html]",
         ("plain", "<b>html</b>\n", "<b>html</b>"),
         ("no-end-boundary",),
         (),
-    )
-    yield (
+    ),
+    (
         "two inner ones without their ends",
         mail(
             MIXED,
@@ -253,7 +251,7 @@ def multiparts() -> Iterator[Row]:
                     ALTERNATIVE,
                     multipart(
                         "alt",
-                        part("multipart/related; boundary=rel", multipart("rel", html, end="").rstrip()),
+                        part("multipart/related; boundary=rel", multipart("rel", HTML, end="").rstrip()),
                         end="",
                     ).rstrip(),
                 ),
@@ -264,35 +262,36 @@ def multiparts() -> Iterator[Row]:
         None,
         ("no-end-boundary",),
         (),
-    )
-    yield (
+    ),
+    (
         "an inner one with the boundary of the outer",
         mail(
-            MIXED, multipart("mix", part("multipart/alternative; boundary=mix", multipart("mix", plain, html)), html)
+            MIXED,
+            multipart("mix", part("multipart/alternative; boundary=mix", multipart("mix", TEXT, HTML)), HTML),
         ),
         "mixed[alternative[text/plain, text/html], text/html]",
-        (*texts, "<b>html</b>"),
+        (*_TEXTS, "<b>html</b>"),
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "an inner one without any delimiter",
-        mail(MIXED, multipart("mix", part(ALTERNATIVE, "hello"), html)),
+        mail(MIXED, multipart("mix", part(ALTERNATIVE, "hello"), HTML)),
         "mixed[alternative[text/plain], text/html]",
         ("hello", "<b>html</b>"),
         ("no-delimiter",),
         (),
-    )
-    yield (
+    ),
+    (
         "an inner one with the wrong boundary",
-        mail(MIXED, multipart("mix", part("multipart/alternative; boundary=x", BOTH), html)),
+        mail(MIXED, multipart("mix", part("multipart/alternative; boundary=x", BOTH), HTML)),
         "mixed[alternative[text/plain, text/html], text/html]",
-        (*texts, "<b>html</b>"),
+        (*_TEXTS, "<b>html</b>"),
         ("wrong-boundary",),
         (),
-    )
-    yield "a preamble that looks like a part of another", mail(MIXED, "--other\nhello\n" + body), two, texts, (), ()
-    yield (
+    ),
+    ("a preamble that looks like a part of another", mail(MIXED, "--other\nhello\n" + _BODY), _TWO, _TEXTS, (), ()),
+    (
         "digest",
         mail(
             "multipart/digest; boundary=mix", multipart("mix", "\n" + INNER.rstrip(), "Content-Type: text/plain\n\nx")
@@ -301,94 +300,92 @@ def multiparts() -> Iterator[Row]:
         ("inner", "x"),
         (),
         ("",),
-    )
-    yield (
+    ),
+    (
         "a multipart of a kind nobody knows",
-        mail("multipart/x-strange; boundary=mix", body),
+        mail("multipart/x-strange; boundary=mix", _BODY),
         "x-strange[text/plain, text/html]",
-        texts,
+        _TEXTS,
         (),
         None,
-    )
-    yield (
+    ),
+    (
         "signed",
         mail(
             'multipart/signed; boundary=mix; protocol="application/pgp-signature"; micalg=pgp-sha256',
-            multipart("mix", plain, part("application/pgp-signature", "x")),
+            multipart("mix", TEXT, part("application/pgp-signature", "x")),
         ),
         "signed[text/plain, application/pgp-signature]",
         ("plain", "x"),
         (),
         ("",),
-    )
-    report = part(
-        "message/delivery-status", "Reporting-MTA: dns; example.org\n\nFinal-Recipient: rfc822; a@example.org"
-    )
-    yield (
+    ),
+    (
         "report",
         mail(
             "multipart/report; boundary=mix; report-type=delivery-status",
-            multipart("mix", plain, report, part("message/rfc822", INNER.rstrip())),
+            multipart("mix", TEXT, _REPORT, part("message/rfc822", INNER.rstrip())),
         ),
         "report[text/plain, message/delivery-status, rfc822(text/plain)]",
         None,
         (),
         ("", ""),
-    )
-    yield (
+    ),
+    (
         "a multipart that says base64",
-        mail(MIXED + "\nContent-Transfer-Encoding: base64", body),
-        two,
-        texts,
+        mail(MIXED + "\nContent-Transfer-Encoding: base64", _BODY),
+        _TWO,
+        _TEXTS,
         ("encoded-multipart",),
         (),
-    )
-    yield "depth 99", nested(99), "mixed[" * 99 + "text/plain" + "]" * 99, ("deep",), (), ()
-    yield (
+    ),
+    ("depth 99", nested(99), "mixed[" * 99 + "text/plain" + "]" * 99, ("deep",), (), ()),
+    (
         "depth 100 and more",
         nested(100),
         "mixed[" * 99 + "application/octet-stream" + "]" * 99,
         None,
         ("too-deep",),
         None,
-    )
-    yield (
+    ),
+    (
         "depth 1,000",
         nested(1000),
         "mixed[" * 99 + "application/octet-stream" + "]" * 99,
         None,
         ("too-deep",),
         None,
-    )
-    yield (
+    ),
+    (
         "depth 200 without delimiters",
         crlf("MIME-Version: 1.0\n" + "Content-Type: multipart/mixed; boundary=b\n\n" * 200),
         "mixed[" * 99 + "application/octet-stream" + "]" * 99,
         None,
         ("no-end-boundary", "no-start-boundary", "too-deep"),
         None,
-    )
-    yield (
+    ),
+    (
         "10,000 parts",
         mail(MIXED, "--mix\n\nx\n" * 9999 + "--mix--\n"),
         f"mixed[{', '.join(['text/plain'] * 9999)}]",
         None,
         (),
         (),
-    )
-    yield (
+    ),
+    (
         "10,001 parts",
         mail(MIXED, "--mix\n\nx\n" * 10001 + "--mix--\n"),
         f"mixed[{', '.join([*['text/plain'] * 9999, 'application/octet-stream'])}]",
         None,
         ("too-many-parts",),
         ("",),
-    )
-    yield (
+    ),
+    (
         "100,000 lines of dashes",
         mail(MIXED, "--mix\n\n" + "--\n" * 100000 + "--mix--\n"),
         "mixed[text/plain]",
         None,
         (),
         (),
-    )
+    ),
+]

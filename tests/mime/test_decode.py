@@ -145,14 +145,14 @@ class GenSmtpTests(SynchronousTestCase):
     def body(self, head: str, octets: bytes) -> Part:
         return decode(crlf("MIME-Version: 1.0\n" + head + "\n\n") + octets)
 
-    def test_m15_no_charset_loses_no_octets(self) -> None:
+    def test_M15_no_charset_loses_no_octets(self) -> None:
         octets = bytes(range(128, 256)) * 3
         for encoding in ("8bit", "binary", "7bit"):
             head = f"Content-Type: image/png\nContent-Transfer-Encoding: {encoding}"
             self.assertEqual(self.body(head, octets).content, octets)
         self.assertEqual(self.body("Content-Type: text/plain", "\u00e4".encode()).text, "\u00e4")
 
-    def test_m16_unknown_and_wrong_charsets_are_read_all_the_same(self) -> None:
+    def test_M16_unknown_and_wrong_charsets_are_read_all_the_same(self) -> None:
         for charset in (
             "x-none",
             "iso-2022-cn",
@@ -168,19 +168,19 @@ class GenSmtpTests(SynchronousTestCase):
             self.assertTrue(root.text.startswith("caf"), charset)
             self.assertTrue(root.text.endswith("end"), charset)
 
-    def test_m20_a_boundary_that_begins_another_is_another(self) -> None:
+    def test_M20_a_boundary_that_begins_another_is_another(self) -> None:
         case = NAMED["M20 boundary that begins like another"]
         self.assertEqual(tree_of(decode(case.octets)), "mixed[mixed[text/plain, text/html], text/html]")
 
-    def test_m22_unfolding_keeps_the_blank(self) -> None:
+    def test_M22_unfolding_keeps_the_blank(self) -> None:
         self.assertEqual(decode(b"Subject: a\r\n b\r\n\r\n").headers["subject"], "a b")
         self.assertEqual(decode(b"Subject: a\r\n\tb\r\n\r\n").headers["subject"], "a\tb")
 
-    def test_m26_a_semicolon_in_quotes_is_text(self) -> None:
+    def test_M26_a_semicolon_in_quotes_is_text(self) -> None:
         root = self.body('Content-Type: text/plain; name="a;b"; charset=utf-8', b"x")
         self.assertEqual(root.parameters, {"name": "a;b", "charset": "utf-8"})
 
-    def test_m19_what_gen_smtp_refuses_for_its_boundaries_is_read(self) -> None:
+    def test_M19_what_gen_smtp_refuses_for_its_boundaries_is_read(self) -> None:
         for name in (
             "F rich-text-no-boundary",
             "F rich-text-missing-first-boundary",
@@ -194,21 +194,21 @@ class GenSmtpTests(SynchronousTestCase):
             assert body is not None
             self.assertEqual(body.text, "plain", name)
 
-    def test_f_an_image_is_what_it_was(self) -> None:
+    def test_F_an_image_is_what_it_was(self) -> None:
         (image,) = decode(NAMED["F image-attachment-only"].octets).attachments
         self.assertEqual(image.content, JPEG)
         assert image.disposition is not None
         self.assertEqual(image.disposition.kind, "inline")
 
-    def test_f_two_identical_attachments_are_two(self) -> None:
+    def test_F_two_identical_attachments_are_two(self) -> None:
         second, third = decode(NAMED["F plain-text-and-two-identical-attachments"].octets).attachments
         self.assertEqual(second.raw, third.raw)
 
-    def test_m19_preamble_and_epilogue_are_no_parts(self) -> None:
+    def test_M19_preamble_and_epilogue_are_no_parts(self) -> None:
         root = decode(NAMED["preamble and epilogue"].octets)
         self.assertEqual([leaf.content for leaf in leaves_of(root)], [b"plain", b"<b>html</b>"])
 
-    def test_tm17_the_gamut_can_be_walked(self) -> None:
+    def test_TM17_the_gamut_can_be_walked(self) -> None:
         root = decode(NAMED["F the-gamut"].octets)
         self.assertEqual(sum(1 for _ in root.walk()), 16)
         self.assertEqual(sum(each.content_type == "message/rfc822" for each in root.walk()), 3)
@@ -605,7 +605,7 @@ class PropertyTests(SynchronousTestCase):
         )
     )
     @settings(deadline=None, max_examples=200)
-    def test_tm20_what_python_writes_is_read_back(self, texts: list[str]) -> None:
+    def test_TM20_what_python_writes_is_read_back(self, texts: list[str]) -> None:
         message = email.message.EmailMessage(policy=email.policy.SMTP)
         message["Subject"] = "".join(character for character in texts[0] if character.isprintable())
         message.set_content(texts[0])

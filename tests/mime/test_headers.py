@@ -71,7 +71,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual([field.raw for field in headers.fields], [b"A: b\r c\r", b"Subject: x\r"])
         self.assertEqual(list(headers), [("A", "b c"), ("Subject", "x")])
 
-    def test_m4_a_section_is_read_alone(self) -> None:
+    def test_M4_a_section_is_read_alone(self) -> None:
         headers, rest = parse_headers(b"A: b\r\n\r\nbody")
         self.assertEqual((list(headers), rest), ([("A", "b")], b"body"))
         headers, rest = parse_headers(b"A: b\nno field\n")

@@ -65,6 +65,10 @@ class AsItStoodTests(SynchronousTestCase):
         self.assertEqual(again(octets, utf8=True), octets.decode())
         self.assertEqual(again(b"Subject: Gr\xf6\xdfe\r\n", utf8=True), "Subject: Gr\u00f6\u00dfe\r\n")
 
+    def test_a_run_of_crs_costs_what_it_is_long(self) -> None:
+        # The square of this would be minutes.
+        self.assertTrue(again(b"A: b\r\nX: y" + b"\r" * 500_000 + b"a\r\n b\r\nTo: c\r\n").endswith("To: c\r\n"))
+
     def test_a_field_whose_name_fits_no_line_is_left_out(self) -> None:
         self.assertEqual(again(b"X" * 2000 + b": a\r\nTo: b\r\n"), "To: b\r\n")
 
