@@ -47,7 +47,8 @@ class ListenerCounts:
 class AppCounts:
     """
     Of one app: calls, and how they ended.  stalls: calls that held up the reactor for longer than `LONG_STALL`.
-    longest_stall: the longest of these times, in seconds.  longest_in: the callback that it was.
+    longest_stall: the longest of these times, in seconds.  longest_in: the callback that it was.  restarts: how often
+    its own process has died and was started again.
     """
 
     calls: int = 0
@@ -57,6 +58,7 @@ class AppCounts:
     stalls: int = 0
     longest_stall: float = 0.0
     longest_in: str = ""
+    restarts: int = 0
 
 
 @dataclass(slots=True)
@@ -154,11 +156,7 @@ class Counters:
         A callback of an app is over.  seconds: the longest that it held up the reactor.  outcome: "ok", "refused",
         "failed" or "timeout".
         """
-        counts = self._apps.get(app)
-        if counts is None:
-            if len(self._apps) >= MOST_NAMES:
-                app = OTHER
-            counts = self._apps.setdefault(app, AppCounts())
+        counts = self._app(app)
         counts.calls += 1
         counts.refused += outcome == "refused"
         counts.failed += outcome == "failed"
@@ -166,6 +164,10 @@ class Counters:
         counts.stalls += seconds > LONG_STALL
         if seconds > counts.longest_stall:
             counts.longest_stall, counts.longest_in = round(seconds, 4), callback
+
+    def app_restarted(self, app: str) -> None:
+        """The process of an app is started again, because it has died."""
+        self._app(app).restarts += 1
 
     # -- what is told ----------------------------------------------------------------------------------------------
 
@@ -217,6 +219,14 @@ class Counters:
             if len(self._listeners) >= MOST_NAMES:
                 name = OTHER
             counts = self._listeners.setdefault(name, ListenerCounts())
+        return counts
+
+    def _app(self, name: str) -> AppCounts:
+        counts = self._apps.get(name)
+        if counts is None:
+            if len(self._apps) >= MOST_NAMES:
+                name = OTHER
+            counts = self._apps.setdefault(name, AppCounts())
         return counts
 
     def _refused(self, host: str, reply: str) -> None:
@@ -289,7 +299,7 @@ def _add_apps(whole: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, 
         longer = counts["longest_stall"] > known["longest_stall"]
         for key in counts:
             if key not in ("longest_stall", "longest_in"):
-                known[key] += counts[key]
+                known[key] = known.get(key, 0) + counts[key]
         if longer:
             known["longest_stall"], known["longest_in"] = counts["longest_stall"], counts["longest_in"]
 

@@ -396,7 +396,10 @@ def apps_of(config: Config, ground: Foundations) -> tuple[InstalledApp, ...]:
             wanted.append(settings_of_app(table, folder))
         except AppError as error:
             raise StartError([f"app.{table.name}.{error.key}: {error}"]) from error
-    return ground.apps.installed([*wanted, *ground.embedded_apps])
+    try:
+        return ground.apps.installed([*wanted, *ground.embedded_apps])
+    except AppError as error:
+        raise StartError([f"app: {error}"]) from error
 
 
 def with_apps(settings: SessionSettings, apps: Sequence[InstalledApp]) -> SessionSettings:

@@ -111,14 +111,14 @@ def service(app: AppLike, *where: Where, reactor: Any = None, **settings: Any) -
     app: see `AppLike`.  where: see `Where`; by default port 2525.
     settings: `hostname`; `data_dir`, by default a folder that is removed at the end; `domains`, names whose accounts
     and aliases in `data_dir` get mail; `options` for the app; `match`, a table as in `[[app]]` or a `Match`;
-    `timeout` (seconds) and `threaded` for the app; and the tables of a configuration, as `limits={"errors": 5}`,
-    `server={"drain_timeout": 0}`.
+    `timeout` (seconds), `threaded` and `isolated` for the app; and the tables of a configuration, as
+    `limits={"errors": 5}`, `server={"drain_timeout": 0}`.
     Raises ConfigError, AppError.
     """
     if reactor is None:
         from twisted.internet import reactor  # the one of the program
     options, match = settings.pop("options", {}), settings.pop("match", None)
-    extra = {key: settings.pop(key) for key in ("timeout", "threaded") if key in settings}
+    extra = {key: settings.pop(key) for key in ("timeout", "threaded", "isolated") if key in settings}
     apps = [replace(each, **extra) for each in app_settings(app, options, match)]
     data_dir = settings.pop("data_dir", None)
     folder = None if data_dir is not None else Path(tempfile.mkdtemp(prefix="mailserver-"))
@@ -224,7 +224,8 @@ def app_settings(app: AppLike, options: Any = None, match: Any = None) -> list[A
         name = cls.__name__ if all(cls.__name__ != other.name for other in made) else f"{cls.__name__}-{number}"
         model = getattr(cls, "Options", None)
         given = options if model is not None and isinstance(options, model) else options_of(cls, options)
-        made.append(AppSettings(name, cls, given, _match(match)))
+        configured = options if isinstance(options, Mapping) else None
+        made.append(AppSettings(name, cls, given, _match(match), configured=configured))
     return made
 
 

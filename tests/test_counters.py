@@ -212,3 +212,19 @@ class SumTests(SynchronousTestCase):
         told = ended(self.counted("x", "y"))
         self.assertEqual((told["connections"]["now"], told["listeners"]["a"]["now"]), (0, 0))
         self.assertEqual((told["connections"]["total"], told["listeners"]["a"]["connections"]), (2, 2))
+
+    def test_apps(self) -> None:
+        def counted(stall: float, outcome: str) -> dict[str, Any]:
+            counters = Counters(Clock().seconds)
+            counters.app_called("a", outcome, stall, outcome)
+            counters.app_restarted("a")
+            return counters.snapshot()
+
+        told = add_up([counted(0.2, "failed"), counted(0.4, "timeout"), counted(0.0, "refused")])["apps"]["a"]
+        self.assertEqual(
+            told,
+            {
+                "calls": 3, "refused": 1, "failed": 1, "timeouts": 1, "stalls": 2, "longest_stall": 0.4,
+                "longest_in": "timeout", "restarts": 3,
+            },
+        )  # fmt: skip

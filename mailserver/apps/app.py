@@ -9,8 +9,9 @@ RFC 5321 (the stages); the callbacks are those of gen_smtp, with what they could
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from twisted.logger import Logger
@@ -59,9 +60,19 @@ class Login:
             return self._digest_of(password)
         if self.password is None:
             return False
-        import hmac
-
         return hmac.compare_digest(self.password.encode(), password.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class CramProof:
+    """What a CRAM-MD5 client has proved: digest is the HMAC-MD5 of the challenge under its password (RFC 2195 2)."""
+
+    challenge: bytes
+    digest: str = field(repr=False)
+
+    def __call__(self, password: str) -> bool:
+        """Is it this password?"""
+        return hmac.compare_digest(hmac.new(password.encode(), self.challenge, "md5").hexdigest(), self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +82,13 @@ class Changes:
 
     add: fields put on top of the header section, the first one topmost: (name, value), or the octets of a whole field
     with its folds and CRLF, as a DKIM signature needs it.  remove: names of fields that
-    go, all of them.  message: the whole message in the place of what came, CRLF line ends; or None.
+    go, all of them.  message: the whole message in the place of what came, CRLF line ends, as octets or as a
+    `Message`; or None.
     """
 
     add: Sequence[tuple[str, str] | bytes] = ()
     remove: Sequence[str] = ()
-    message: bytes | None = None
+    message: bytes | Message | None = None
 
 
 @implementer(ISessionPolicy)

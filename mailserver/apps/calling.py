@@ -3,18 +3,17 @@ Running the user's code: in the reactor, in a thread, or under asyncio - with a 
 
 In: a callback and its arguments.  Out: a Deferred of what it returned, or `Refusal`, or `Disconnect`.
 An app that raises anything else costs the client a 451, and the log gets the traceback with the app's name; one that
-takes longer than its time is cancelled, to the same end.  What a callback does between two waits is measured: that is
-how long the reactor stood still.
+takes longer than its time is cancelled, to the same end; the client does not wait for how the app takes that.  What a
+callback does between two waits is measured: that is how long the reactor stood still.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Protocol
 
-from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -23,6 +22,22 @@ from twisted.python.failure import Failure
 from mailserver import reply as replies
 from mailserver.apps.app import Disconnect
 from mailserver.reply import Refusal
+
+
+class Broken(Refusal):
+    """The app has failed, and the log has it already; for the client it is the usual 451."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(replies.LOCAL_TROUBLE, detail)
+
+
+class Exit(Exception):  # noqa: N818 - it is a wish, which only a process of the app's own can have
+    """The app has called `sys.exit`.  code: with what."""
+
+    def __init__(self, code: Any = None) -> None:
+        super().__init__(f"sys.exit({code!r})" if code is not None else "sys.exit()")
+        self.code = code
+
 
 #: A callback that keeps the reactor from its work for longer than this is told of in the log (seconds).
 LONG_STEP = 0.05
@@ -38,6 +53,9 @@ class Observer(Protocol):
         A call is over.  seconds: the longest that it held the reactor.  outcome: "ok", "refused", "failed",
         "timeout".
         """
+
+    def app_restarted(self, app: str) -> None:
+        """The process of an app is started again, because it has died."""
 
 
 class Runner(Protocol):
@@ -98,13 +116,15 @@ class Inline:
             result = callback(*arguments)
         finally:
             step(self._seconds() - started)
-        if isinstance(result, Coroutine):
-            steps = _Steps(result, self._seconds, step)
-            loop = _running_loop()
-            if loop is None:
-                return ensureDeferred(steps)
-            return Deferred.fromFuture(loop.create_task(_bridged(steps, loop)))
-        return result
+        if not isinstance(result, Awaitable) or isinstance(result, Deferred):
+            return result
+        # What is neither Deferred nor coroutine is a future or a task of asyncio, or an object with `__await__`.
+        coroutine = result if isinstance(result, Coroutine) else _awaiting(result)
+        steps = _Steps(coroutine, self._seconds, step)
+        loop = _running_loop()
+        if loop is None:
+            return ensureDeferred(steps)
+        return Deferred.fromFuture(loop.create_task(_bridged(steps, loop)))
 
 
 class Threaded:
@@ -122,7 +142,8 @@ class Threaded:
         return ensureDeferred(self._steps(callback, arguments))
 
     async def _steps(self, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        result = await self._run(callback, *arguments)
+        # In a list: a Deferred may not be the result of another one.
+        (result,) = await self._run(_begin, callback, arguments)
         if not isinstance(result, Coroutine):
             return await result if isinstance(result, Deferred) else result
         error: BaseException | None = None
@@ -139,8 +160,12 @@ class Threaded:
             try:
                 await _fired(value)
             except CancelledError as cancelled:
-                value.cancel()
+                _give_up(value)
                 error = cancelled
+
+
+def _begin(callback: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
+    return [callback(*arguments)]
 
 
 def _step(coroutine: Coroutine[Any, Any, Any], error: BaseException | None) -> tuple[bool, Any]:
@@ -164,6 +189,16 @@ def _fired(waited_for: Deferred[Any]) -> Deferred[None]:
     return fired
 
 
+def _give_up(waited_for: Deferred[Any]) -> None:
+    """Cancel it; the app hears of that in another way, so this failure is nobody's."""
+    waited_for.cancel()
+    waited_for.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
+
+async def _awaiting(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -172,8 +207,14 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 async def _bridged(inner: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
-    """A coroutine for asyncio that may also await Deferreds."""
-    return await _Bridge(inner, loop)
+    """A coroutine for asyncio that may also await Deferreds.  It ends with what Twisted understands."""
+    try:
+        return await _Bridge(inner, loop)
+    except asyncio.CancelledError:
+        raise CancelledError from None
+    except SystemExit as error:
+        # asyncio would stop the reactor for it, and with it the server.
+        raise Exit(error.code) from error
 
 
 class _Bridge:
@@ -196,10 +237,47 @@ class _Bridge:
                     yield from _fired(waited_for).asFuture(self._loop)
                 else:
                     yield waited_for
+            except GeneratorExit:
+                self._inner.close()
+                raise
             except BaseException as raised:  # noqa: BLE001 - asyncio's cancelling, which is the app's to see
                 if isinstance(waited_for, Deferred):
-                    waited_for.cancel()
+                    _give_up(waited_for)
                 error = raised
+
+
+class Overdue(Exception):  # noqa: N818 - it is no error of ours
+    """A callback has taken longer than its time."""
+
+
+class _Awaited:
+    """
+    A Deferred of the app's, for those that may not have the patience.
+
+    over: fires as it does; but who cancels it need not wait until the app has understood.  cancelled: somebody has.
+    """
+
+    def __init__(self, result: Deferred[Any]) -> None:
+        self.cancelled = False
+        self._result = result
+        self.over: Deferred[Any] = Deferred(self._cancel)
+        result.addBoth(self._tell)
+
+    def _cancel(self, _over: Deferred[Any]) -> None:
+        self.cancelled = True
+        self._result.cancel()
+
+    def _tell(self, value: Any) -> None:
+        # An app may take its time to end, or swallow that it was cancelled: what comes then is nobody's.
+        if not self.over.called:
+            self.over.callback(value)
+
+
+def _too_late(value: Any, _timeout: float) -> Any:
+    """For `addTimeout`: what the app raised when it was cancelled does not count."""
+    if isinstance(value, Failure):
+        raise Overdue
+    return value
 
 
 class Caller:
@@ -233,34 +311,30 @@ class Caller:
             longest = max(longest, seconds)
 
         await self._turn.acquire()
+        awaited: _Awaited | None = None
         try:
             result = self._runner.run(callback, arguments, step)
             if isinstance(result, Deferred):
-                result = await result.addTimeout(self._timeout, self._clock)
+                awaited = _Awaited(result)
+                result = await awaited.over.addTimeout(self._timeout, self._clock, _too_late)
             outcome = "ok"
+        except Broken:
+            raise
         except Refusal:
             outcome = "refused"
             raise
-        except (Disconnect, CancelledError):
+        except Disconnect:
             outcome = "ok"
             raise
-        except defer.TimeoutError:
+        except Overdue:
             outcome = "timeout"
-            text = f"app {self._name}: {what} took longer than {self._timeout:g} s"
-            _log.error(
-                "{problem} and was cancelled", event="app-timeout", app=self._name, callback=what, problem=text
-            )
-            raise Refusal(replies.LOCAL_TROUBLE, text) from None
-        except Exception as error:  # noqa: BLE001 - whatever the app raises
-            _log.failure(
-                "app {app}: {callback} failed",
-                failure=Failure(),
-                event="app-failed",
-                app=self._name,
-                callback=what,
-            )
+            raise self._overdue(what) from None
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if isinstance(error, CancelledError) and awaited is not None and awaited.cancelled:
+                outcome = "ok"
+                raise
             # Without a cause: it is in the log already, and must not be told twice.
-            raise Refusal(replies.LOCAL_TROUBLE, f"app {self._name}: {type(error).__name__}") from None
+            raise self._failed(what, error) from None
         else:
             return result
         finally:
@@ -276,3 +350,15 @@ class Caller:
                     callback=what,
                     milliseconds=round(longest * 1000),
                 )
+
+    def _overdue(self, what: str) -> Refusal:
+        text = f"app {self._name}: {what} took longer than {self._timeout:g} s"
+        _log.error("{problem} and was cancelled", event="app-timeout", app=self._name, callback=what, problem=text)
+        return Refusal(replies.LOCAL_TROUBLE, text)
+
+    def _failed(self, what: str, error: BaseException) -> Refusal:
+        """To be called where the error is caught."""
+        _log.failure(
+            "app {app}: {callback} failed", failure=Failure(), event="app-failed", app=self._name, callback=what
+        )
+        return Refusal(replies.LOCAL_TROUBLE, f"app {self._name}: {type(error).__name__}")

@@ -17,14 +17,13 @@ from zope.interface import implementer
 
 from mailserver import reply as replies
 from mailserver.apps.answers import nonsense, reply_of
-from mailserver.apps.app import Disconnect, Login
+from mailserver.apps.app import CramProof, Disconnect, Login
 from mailserver.apps.avatar import AppAvatar, Surroundings
 from mailserver.apps.installed import InstalledApp, Instance
 from mailserver.apps.view import Session
 from mailserver.interfaces import ISessionPolicies
 from mailserver.reply import Refusal, Reply
 from mailserver.sasl import BearerLogin, CramLogin, PlainLogin
-from mailserver.smtp.stock import CramMD5Credentials
 
 _log = Logger(namespace="mailserver.apps")
 
@@ -168,8 +167,7 @@ def login_of(mechanism: str, credentials: Any) -> Login:
     if isinstance(credentials, PlainLogin):
         return Login(mechanism, credentials.user, password=credentials.password)
     if isinstance(credentials, CramLogin):
-        proof = CramMD5Credentials(credentials.user.encode(), credentials.challenge, credentials.digest)
-        return Login(mechanism, credentials.user, _digest_of=lambda password: proof.checkPassword(password.encode()))
+        return Login(mechanism, credentials.user, _digest_of=CramProof(credentials.challenge, credentials.digest))
     if isinstance(credentials, BearerLogin):
         return Login(mechanism, credentials.user, token=credentials.token)
     return Login(mechanism, credentials.user)

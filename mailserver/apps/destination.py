@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.header import Header
 from typing import Any
@@ -214,7 +214,7 @@ def changed(message: Message, changes: Any) -> Message:
         raise TypeError(f"{type(changes).__name__} is no Changes")
     new = Message(message._folder, message.trace)  # noqa: SLF001 - our own
     try:
-        source = message.iter_blocks() if changes.message is None else iter([changes.message])
+        source = _blocks_of(message if changes.message is None else changes.message)
         header, rest = _split(source)
         new.write(b"".join(_added(each) for each in changes.add))
         unwanted = {name.lower().encode("ascii", "replace") for name in changes.remove}
@@ -225,7 +225,14 @@ def changed(message: Message, changes: Any) -> Message:
     except BaseException:
         new.close()
         raise
+    finally:
+        if isinstance(changes.message, Message) and changes.message is not message:
+            changes.message.close()
     return new
+
+
+def _blocks_of(source: Message | bytes) -> Iterator[bytes]:
+    return source.iter_blocks() if isinstance(source, Message) else iter([source])
 
 
 def _split(source: Any) -> tuple[bytes, bytes]:

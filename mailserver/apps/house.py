@@ -18,13 +18,14 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailserver.apps.calling import Observer
 from mailserver.apps.installed import AppSettings, InstalledApp
+from mailserver.apps.isolated import IsolatedApp
 from mailserver.apps.message import PREFIX
 
 
 class AppHouse(Service):
     """
-    clock: the reactor.  run_in_thread: as `deferToThread`.  observer: counts calls.  folder: of messages that are not
-    small; it is made when it is needed.
+    clock: the reactor; it spawns processes too.  run_in_thread: as `deferToThread`.  observer: counts calls.
+    folder: of messages that are not small; it is made when it is needed.
     """
 
     def __init__(
@@ -41,7 +42,11 @@ class AppHouse(Service):
         self.apps: tuple[InstalledApp, ...] = ()
 
     def installed(self, wanted: Sequence[AppSettings]) -> tuple[InstalledApp, ...]:
-        """Apps with these settings; those that are in use already are the same objects.  Nothing is begun."""
+        """
+        Apps with these settings; those that are in use already are the same objects.  Nothing is begun.
+
+        Raises AppError for one that cannot have the process of its own that it shall have.
+        """
         known = {app.name: app for app in self.apps}
         return tuple(
             app if (app := known.get(each.name)) is not None and app.settings == each else self._install(each)
@@ -49,7 +54,8 @@ class AppHouse(Service):
         )
 
     def _install(self, settings: AppSettings) -> InstalledApp:
-        return InstalledApp(settings, self._clock, self._run_in_thread, self._observer)
+        cls = IsolatedApp if settings.isolated else InstalledApp
+        return cls(settings, self._clock, self._run_in_thread, self._observer)
 
     def use(self, apps: Sequence[InstalledApp]) -> None:
         """From now on it is these."""

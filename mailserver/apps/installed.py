@@ -7,7 +7,7 @@ In: `AppSettings` and a class.  Out: an `Instance` for each connection that the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ class AppSettings:
 
     name: unique.  app: its class.  options: as the class's `Options` made them.  match: whose turn it is.  timeout:
     seconds.  separator: of details.  source: how to import it again in another process ("tickets.py:Tickets"); ""
-    when that is not possible.  folder: where its relative path starts.
+    when nobody knows.  folder: where its relative path starts.  configured: the options before `Options` has read
+    them, for another process; None when there are only those that are made.
     """
 
     name: str
@@ -54,6 +55,7 @@ class AppSettings:
     separator: str = "+"
     source: str = ""
     folder: Path = Path()
+    configured: Mapping[str, Any] | None = None
 
 
 class InstalledApp:
@@ -78,7 +80,7 @@ class InstalledApp:
         self.log = Logger(namespace=f"mailserver.app.{self.name}")
         self._clock = clock
         self._observer = observer
-        self._runner: Runner = Threaded(run_in_thread) if settings.threaded else Inline(clock.seconds)
+        self.runner: Runner = Threaded(run_in_thread) if settings.threaded else Inline(clock.seconds)
         self.shared: Any = None
         self._is_set_up = not _has_own(self.cls, "setup")
         self._setting_up: list[Deferred[None]] | None = None
@@ -158,7 +160,7 @@ class InstalledApp:
 
     def caller(self) -> Caller:
         """What calls the callbacks of one object."""
-        return Caller(self.name, self._runner, self._clock, self.settings.timeout, self._observer)
+        return Caller(self.name, self.runner, self._clock, self.settings.timeout, self._observer)
 
     def made(self, session: Session) -> Any:
         """A new object of the user's class."""
@@ -166,6 +168,13 @@ class InstalledApp:
         app.name, app.options, app.shared = self.name, self.settings.options, self.shared
         app.session, app.log = session, self.log
         return app
+
+    def run(self, app: Any, callback: str, arguments: tuple[Any, ...]) -> Any:
+        """Call what `made` has made."""
+        return getattr(app, callback)(*arguments)
+
+    def forget(self, app: Any) -> None:
+        """The connection of this object is over, and its last callback too."""
 
 
 class Instance:
@@ -201,7 +210,7 @@ class Instance:
     def _run(self, callback: str, *arguments: Any) -> Any:
         if self._app is None:
             self._app = self.installed.made(self._session)
-        return getattr(self._app, callback)(*arguments)
+        return self.installed.run(self._app, callback, arguments)
 
     def tell(self, callback: str, *arguments: Any) -> None:
         """The same for what nobody waits for; a Refusal means nothing here."""
@@ -211,7 +220,12 @@ class Instance:
     def over(self, reason: str) -> None:
         """The connection is over."""
         gone = self.call("disconnected", reason) if self.defines("disconnected") else succeed(None)
-        gone.addBoth(lambda _: self.installed.left())
+        gone.addBoth(self._forgotten)
+
+    def _forgotten(self, _result: Any) -> None:
+        if self._app is not None:
+            self.installed.forget(self._app)
+        self.installed.left()
 
 
 def _has_own(cls: Any, name: str) -> bool:

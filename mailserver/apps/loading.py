@@ -231,6 +231,7 @@ def settings_of(table: Any, folder: Path) -> AppSettings:
         separator=table.separator,
         source=given if kind == "python" else "",
         folder=folder,
+        configured=table.options,
     )
 
 

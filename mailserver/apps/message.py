@@ -8,7 +8,9 @@ CRLF line ends, no dot-stuffing, no trace fields (`trace` has them).  The file i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -52,13 +54,24 @@ class Message:
 
     @classmethod
     def at(cls, path: Path, trace: bytes = b"") -> Message:
-        """The message in this file, which stays."""
+        """The message in this file, which stays.  Raises OSError."""
+        return cls._in_file(path, path.open("rb"), trace, keeps=True)
+
+    @classmethod
+    def taken(cls, path: Path) -> Message:
+        """The message in this file, which somebody else has made for us: `close` removes it.  Raises OSError."""
+        # Whoever made it is not trusted: no link, no device, no pipe that nobody writes to.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        return cls._in_file(path, file, b"")
+
+    @classmethod
+    def _in_file(cls, path: Path, file: IO[bytes], trace: bytes, *, keeps: bool = False) -> Message:
         message = cls(trace=trace)
-        message._held = None
-        message._path = path
-        message._file = path.open("rb")
-        message.size = os.fstat(message._file.fileno()).st_size
-        message._keeps = True
+        message._held, message._path, message._file, message._keeps = None, path, file, keeps
+        message.size = os.fstat(file.fileno()).st_size
         return message
 
     #: Does the file belong to somebody else?

@@ -63,7 +63,8 @@ def _page(told: Mapping[str, Any]) -> Iterator[str]:
     rows = [(name, *(_number(each, key) for key in columns)) for name, each in _table(told, "listeners").items()]
     yield from _rows(("listener", "now", "most", "connections", "turned away", "accepted", "refused"), rows)
     yield from _rows(
-        ("app", "calls", "refused", "failed", "timeouts", "longest stall", "in"), list(_apps(_table(told, "apps")))
+        ("app", "calls", "refused", "failed", "timeouts", "restarts", "longest stall", "in"),
+        list(_apps(_table(told, "apps"))),
     )
     refusals = list(_table(told, "refusals").items())[:MOST_REFUSALS]
     yield from _rows(("refused with", "times"), [(reply, f"{count:,}") for reply, count in refusals])
@@ -78,7 +79,7 @@ def _apps(told: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """A row for each app: the stall is the longest time for which one of its callbacks held up everybody else."""
     for name, each in told.items():
         stall = f"{each.get('longest_stall', 0) * 1000:,.0f} ms"
-        numbers = (_number(each, key) for key in ("calls", "refused", "failed", "timeouts"))
+        numbers = (_number(each, key) for key in ("calls", "refused", "failed", "timeouts", "restarts"))
         yield (name, *numbers, stall, str(each.get("longest_in", "")) or "-")
 
 

@@ -28,6 +28,9 @@ class _NobodyCounts:
     def app_called(self, app: str, callback: str, seconds: float, outcome: str) -> None:
         """See `Observer`."""
 
+    def app_restarted(self, app: str) -> None:
+        """See `Observer`."""
+
 
 class AppsUnderTest:
     """connections: how many there are.  Raises AppError, TypeError, ValueError for what is no app."""

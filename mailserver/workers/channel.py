@@ -18,25 +18,21 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from mailserver.children import Lines, how_it_ended, line_of
 from mailserver.sockets import BoundSocket
 
 FROM_PARENT, TO_PARENT, BRIEF, TABLES, SOCKETS = range(3, 8)
-#: Octets of a message; counts with their busiest clients have some 100 KiB.
-MAX_MESSAGE = 16 * 1024 * 1024
 #: Seconds that the parent waits for an answer of a worker.
 ANSWER_TIME = 5.0
-#: What a worker has no business with: the parent talks to systemd.
-NOT_INHERITED = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 Message = Mapping[str, Any]
 
@@ -110,39 +106,6 @@ def numbered(sockets: Mapping[str, Sequence[BoundSocket]]) -> tuple[dict[str, li
             descriptors[number] = each.socket.fileno()
             rows[key].append((number, int(each.family), each.host, each.port, each.path))
     return rows, descriptors
-
-
-def line_of(message: Message) -> bytes:
-    """A message as it crosses the pipe."""
-    return json.dumps(message).encode() + b"\n"
-
-
-@dataclass(slots=True)
-class Lines:
-    """Puts what comes through a pipe together to messages."""
-
-    _parts: list[bytes] = field(default_factory=list)
-
-    def feed(self, octets: bytes) -> Iterator[dict[str, Any]]:
-        """The messages that are whole now.  Raises ValueError."""
-        self._parts.append(octets)
-        if b"\n" not in octets:
-            if sum(map(len, self._parts)) > MAX_MESSAGE:
-                raise ValueError("a message between parent and worker is too long")
-            return
-        *lines, rest = b"".join(self._parts).split(b"\n")
-        self._parts = [rest] if rest else []
-        for line in lines:
-            message = json.loads(line)
-            if not isinstance(message, dict):
-                raise ValueError(f"no message: {line[:60]!r}")  # noqa: TRY004 - one kind of error for what is none
-            yield message
-
-
-def environment(environ: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
-    """The environment of a worker.  path: where the parent finds modules, and so the worker finds the same ones."""
-    kept = {name: value for name, value in environ.items() if name not in NOT_INHERITED}
-    return {**kept, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def command(number: int) -> list[str]:
@@ -231,7 +194,7 @@ class WorkerProcess(ProcessProtocol):
                 self._hears.lines(rest + b"\n")
         for number in tuple(self._asked):
             self._answered(number, None)
-        self._hears.ended(self._failed or _how(reason.value))
+        self._hears.ended(self._failed or how_it_ended(reason.value))
 
     # -- small parts -----------------------------------------------------------------------------------------------
 
@@ -254,12 +217,3 @@ class WorkerProcess(ProcessProtocol):
         answer = self._asked.pop(number, None)
         if answer is not None:
             answer.callback(told)
-
-
-def _how(reason: Any) -> str:
-    """How a process has ended."""
-    if isinstance(reason, ProcessTerminated) and reason.signal is not None:
-        return f"signal {reason.signal} ({signal.Signals(reason.signal).name})"
-    if isinstance(reason, ProcessDone | ProcessTerminated):
-        return f"exit status {reason.exitCode}"
-    return str(reason)

@@ -35,6 +35,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mailserver import __version__
+from mailserver.children import environment
 from mailserver.config import Config, Listener
 from mailserver.control import ControlService
 from mailserver.counters import TOP, TOP_OF_WORKER, add_up, ended
@@ -57,7 +58,6 @@ from mailserver.workers.channel import (
     Message,
     WorkerProcess,
     command,
-    environment,
     numbered,
 )
 from mailserver.workers.supervisor import Supervisor, Worker, WorkerError

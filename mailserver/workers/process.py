@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mailserver.workers.channel import BRIEF, FROM_PARENT, TABLES, TO_PARENT, Brief, Lines, line_of
+from mailserver.children import Lines, line_of
+from mailserver.workers.channel import BRIEF, FROM_PARENT, TABLES, TO_PARENT, Brief
 
 if TYPE_CHECKING:
     from mailserver.service import MailService

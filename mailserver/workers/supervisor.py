@@ -28,10 +28,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-#: Seconds until what has died is started again: the first time, and at most.
-FIRST_DELAY, MOST_DELAY = 0.1, 30.0
-#: Who has served for so many seconds has nothing to do with the deaths before.
-RAN_WELL = 60.0
+from mailserver.children import RAN_WELL, restart_delay
+
 #: Seconds that a start may take; what a power cut has left may have to be read.
 START_TIME = 300.0
 #: Seconds beyond the time that a worker has to leave; then it is killed.  With `drain_timeout` (30 s) this is below
@@ -180,7 +178,7 @@ class Supervisor:
                 if self._plan is not plan:
                     self._restart_if_empty(slot)
                     raise WorkerError(why)
-                await self._wait(_delay(slot.row))
+                await self._wait(restart_delay(slot.row))
             self._plan = plan
 
     def stop(self) -> Deferred[Any]:
@@ -269,7 +267,7 @@ class Supervisor:
         return next((number for number in range(1, 2 * len(self.slots) + 1) if number not in taken), None)
 
     def _restart_later(self, slot: Slot, number: int) -> None:
-        delay = _delay(slot.row)
+        delay = restart_delay(slot.row)
         slot.number = number
         _log.warn(
             "worker {number} is started again in {seconds:g} s", event="worker-restart", number=number, seconds=delay
@@ -360,10 +358,6 @@ class _NotStarted:
 
     def kill(self) -> None:
         """It is not there."""
-
-
-def _delay(row: int) -> float:
-    return float(min(FIRST_DELAY * 2.0 ** min(max(row, 1) - 1, 30), MOST_DELAY))
 
 
 def _cancel(worker: Worker) -> None:

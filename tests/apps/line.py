@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, execute
 
 from mailserver.apps.chain import chain_maker
 from mailserver.apps.installed import AppSettings, InstalledApp
@@ -33,7 +33,7 @@ class Calls:
 
 def at_once(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
     """A thread that is done before anybody waits for it."""
-    return maybeDeferred(function, *arguments)
+    return execute(function, *arguments)
 
 
 def settings_of(app: Any, **others: Any) -> AppSettings:

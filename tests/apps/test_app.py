@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 import mailserver
-from mailserver.apps.app import App, Login
+from mailserver.apps.app import App, CramProof, Login
 from mailserver.apps.installed import CALLBACKS
 from mailserver.interfaces import ISessionPolicy
 from mailserver.reply import Refusal
@@ -52,6 +52,14 @@ class LoginTests(SynchronousTestCase):
 
     def test_without_a_password_none_is_right(self) -> None:
         self.assertFalse(Login("XOAUTH2", "user", token="t").check(""))
+
+    def test_a_proof_of_cram_md5_is_the_one_of_its_rfc(self) -> None:
+        # The example of RFC 2195 2.
+        challenge = b"<1896.697170952@postoffice.reston.mci.net>"
+        proof = CramProof(challenge, "b913a602c7eda7a495b4e6e7334d3890")
+        self.assertTrue(proof("tanstaaftanstaaf"))
+        self.assertFalse(proof("tanstaaf"))
+        self.assertNotIn("b913", repr(proof))
 
     def test_a_digest_is_asked_where_there_is_one(self) -> None:
         login = Login("CRAM-MD5", "user", _digest_of=lambda password: password == "right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -242,6 +243,15 @@ class FilterTests(LogCase):
 
 
 class ChangedTests(SynchronousTestCase):
+    def test_another_message_may_be_one_in_a_file_which_is_used_up(self) -> None:
+        path = Path(self.mktemp())
+        path.write_bytes(b"Subject: new\r\n\r\nx\r\n")
+        before = Message.of(b"Subject: old\r\n\r\n")
+        changes = Changes(add=[("X-A", "1")], remove=["Subject"], message=Message.taken(path))
+        self.assertEqual(changed(before, changes).read(), b"X-A: 1\r\n\r\nx\r\n")
+        self.assertFalse(path.exists())
+        self.assertEqual(changed(before, Changes(message=before)).read(), before.read())
+
     def text(self, before: bytes, changes: Any) -> bytes:
         return changed(Message.of(before), changes).read()
 

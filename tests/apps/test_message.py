@@ -72,6 +72,24 @@ class MessageTests(SynchronousTestCase):
         message.close()
         self.assertTrue(path.exists())
 
+    def test_a_file_that_was_made_for_us_goes(self) -> None:
+        path = self.folder / "new.eml"
+        path.write_bytes(b"Subject: new\r\n\r\n")
+        message = Message.taken(path)
+        self.assertEqual((message.size, message.read(), message.path), (16, b"Subject: new\r\n\r\n", path))
+        message.close()
+        self.assertFalse(path.exists())
+
+    def test_what_was_made_for_us_is_a_file_and_no_way_to_another(self) -> None:
+        other = self.folder / "other"
+        other.write_bytes(b"secret")
+        (self.folder / "link").symlink_to(other.absolute())
+        os.mkfifo(self.folder / "pipe")
+        for name in ("link", "pipe", "none", "."):
+            with self.assertRaises(OSError):
+                Message.taken(self.folder / name)
+        self.assertEqual(other.read_bytes(), b"secret")
+
     def test_one_for_tests(self) -> None:
         self.assertEqual(Message.of(b"hello").read(), b"hello")
         self.assertEqual(repr(Message.of(b"hello")), "<Message of 5 octets>")

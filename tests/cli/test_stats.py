@@ -83,6 +83,18 @@ class StatsTests(AccountsCommandCase):
             self.works("stats"),
         )
 
+    def test_the_apps_are_listed(self) -> None:
+        counters = Counters(Clock().seconds)
+        counters.app_called("tickets", "rcpt", 0.0, "refused")
+        counters.app_called("tickets", "message", 1.2, "ok")
+        counters.app_restarted("tickets")
+        self.answer(counters.snapshot())
+        self.assertIn(
+            "app      calls  refused  failed  timeouts  restarts  longest stall       in\n"
+            "tickets      2        1       0         0         1       1,200 ms  message\n",
+            self.works("stats"),
+        )
+
     def test_an_object_for_programs(self) -> None:
         self.answer(self.counted())
         self.assertEqual(json.loads(self.works("stats", "--json")), self.counted())

@@ -8,28 +8,23 @@ import signal
 import socket
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.children import line_of
 from mailserver.sockets import BoundSocket
 from mailserver.workers import channel
 from mailserver.workers.channel import (
     ANSWER_TIME,
     FROM_PARENT,
-    NOT_INHERITED,
     SOCKETS,
     TO_PARENT,
     Brief,
     Hears,
-    Lines,
     WorkerProcess,
     command,
-    environment,
-    line_of,
     numbered,
 )
 
@@ -47,28 +42,6 @@ class SharedSocketTests(SynchronousTestCase):
         self.addCleanup(duplicate.close)
         self.assertFalse(os.get_blocking(siblings.fileno()))
         self.assertRaises(BlockingIOError, siblings.accept)
-
-
-class LinesTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=100)
-    @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())), st.integers(1, 50))
-    def test_messages_come_out_whole_in_any_pieces(self, messages: list[dict[str, Any]], size: int) -> None:
-        octets = b"".join(map(line_of, messages))
-        lines = Lines()
-        found = [each for at in range(0, len(octets), size) for each in lines.feed(octets[at : at + size])]
-        self.assertEqual(found, messages)
-
-    def test_what_is_no_message(self) -> None:
-        for octets in (b"[]\n", b"{\n", b"\n"):
-            with self.assertRaises(ValueError):
-                list(Lines().feed(octets))
-
-    def test_a_message_has_an_end(self) -> None:
-        self.patch(channel, "MAX_MESSAGE", 10)
-        lines = Lines()
-        self.assertEqual(list(lines.feed(b"x" * 10)), [])
-        with self.assertRaises(ValueError):
-            list(lines.feed(b"x"))
 
 
 class BriefTests(SynchronousTestCase):
@@ -98,10 +71,6 @@ class BriefTests(SynchronousTestCase):
             self.assertIsNone(found["two"][0].file)
             for each in (*found["one"], *found["two"]):
                 each.socket.close()
-
-    def test_the_environment_has_the_modules_and_nothing_of_systemd(self) -> None:
-        environ = {"HOME": "/x", "PYTHONPATH": "/old", **dict.fromkeys(NOT_INHERITED, "1")}
-        self.assertEqual(environment(environ, ["/a", "/b"]), {"HOME": "/x", "PYTHONPATH": "/a:/b"})
 
     def test_the_command_tells_the_number(self) -> None:
         self.assertEqual(command(7)[1:], ["-P", "-m", "mailserver.workers.process", "7"])

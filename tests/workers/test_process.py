@@ -14,8 +14,9 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.children import line_of
 from mailserver.counters import Counters
-from mailserver.workers.channel import BRIEF, FROM_PARENT, TABLES, TO_PARENT, Brief, line_of
+from mailserver.workers.channel import BRIEF, FROM_PARENT, TABLES, TO_PARENT, Brief
 from mailserver.workers.process import Serving, _parent_line
 
 

@@ -9,11 +9,9 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.children import FIRST_DELAY, MOST_DELAY, RAN_WELL
 from mailserver.workers.supervisor import (
-    FIRST_DELAY,
     GRACE,
-    MOST_DELAY,
-    RAN_WELL,
     START_TIME,
     State,
     Supervisor,
