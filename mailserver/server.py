@@ -64,6 +64,7 @@ class Listening(MailService):
     def __init__(self, config: Config, reactor: Any, apps: Iterable[AppSettings], folder: Path | None) -> None:
         super().__init__(config, reactor, apps=tuple(apps))
         self._folder = folder
+        self._trigger: Any = None
 
     @property
     def ports(self) -> list[int]:
@@ -80,7 +81,18 @@ class Listening(MailService):
         """Let transactions end, close the rest, remove what was only for now."""
         return ensureDeferred(self._stop_and_remove())
 
+    def end_with_reactor(self) -> None:
+        """Stop when the reactor does: whoever ends the program by Ctrl-C has transactions under way, and a folder."""
+        self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._end)
+
+    def _end(self) -> Deferred[None]:
+        self._trigger = None  # it is this one
+        return self.stopService()
+
     async def _stop_and_remove(self) -> None:
+        trigger, self._trigger = self._trigger, None
+        if trigger is not None:
+            self._reactor.removeSystemEventTrigger(trigger)
         try:
             await super().stopService()
         finally:
@@ -122,12 +134,13 @@ def service(app: AppLike, *where: Where, reactor: Any = None, **settings: Any) -
 
 def listen(app: AppLike, *where: Where, reactor: Any = None, **settings: Any) -> Listening:
     """
-    Listen at once, in the reactor that runs or will run; `stop()` of the result ends it.
+    Listen at once, in the reactor that runs or will run; `stop()` of the result ends it, as does the reactor's end.
 
     The arguments are those of `service`.  Raises ConfigError, AppError, StartError.
     """
     made = service(app, *where, reactor=reactor, **settings)
     _begin(made)
+    made.end_with_reactor()
     return made
 
 

@@ -166,11 +166,11 @@ class WholeServerTests(ExampleTestCase):
 
 
 class FolderTests(SynchronousTestCase):
-    def test_each_example_is_in_the_manual_and_is_run_here(self) -> None:
-        page = (ROOT / "docs" / "programming.md").read_text("utf-8")
-        here = Path(__file__).read_text("utf-8")
+    def test_each_example_is_in_the_manual_and_is_run_by_a_test(self) -> None:
+        pages = "".join(path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md"))
+        tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
         names = sorted(path.stem for path in EXAMPLES.glob("*.py"))
         self.assertTrue(names)
         for name in names:
-            self.assertIn(f"(examples/{name}.py)", page)
-            self.assertIn(f'example("{name}")', here)
+            self.assertIn(f"(examples/{name}.py)", pages)
+            self.assertIn(f'example("{name}")', tests)

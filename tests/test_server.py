@@ -158,6 +158,28 @@ class ListenTests(TestCase):
         self.assertTrue((folder / "accounts.sqlite3").exists())
 
 
+ENDING = """
+import mailserver
+from twisted.internet import reactor
+
+async def take(envelope, message):
+    return None
+
+class Closes(mailserver.App):
+    @classmethod
+    def teardown(cls, shared):
+        print("closed")
+
+    def message(self, envelope, message):
+        return None
+
+made = mailserver.listen(Closes, "127.0.0.1:0")
+other = mailserver.listen(take, "127.0.0.1:0")
+print(made._folder.exists())
+reactor.callWhenRunning(lambda: other.stop().addCallback(lambda _: reactor.stop()))
+reactor.run()
+print(made._folder.exists(), other._folder.exists())
+"""
 PROGRAM = """
 import smtplib, mailserver
 from mailserver import server
@@ -188,6 +210,11 @@ print("end")
 
 class StartTests(SynchronousTestCase):
     """A program without a reactor; in a process of its own, for trial has one."""
+
+    def test_what_listens_ends_with_the_reactor_and_leaves_nothing(self) -> None:
+        done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.stderr, done.returncode), ("", 0))
+        self.assertEqual(done.stdout.splitlines(), ["True", "closed", "False False"])
 
     def test_start_and_stop_beside_a_program(self) -> None:
         done = subprocess.run(

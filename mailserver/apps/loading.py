@@ -59,6 +59,21 @@ def load_class(source: str, folder: Path) -> type:
     return found
 
 
+def whole_source(source: str, folder: Path) -> str:
+    """
+    The same, with the class where only a file is named ("tickets.py"): the one in it that is an app.
+
+    Raises AppError when there is none, or more than one.
+    """
+    if not source.endswith(".py"):
+        return source
+    names = [name for name, _ in _apps_in(_file(folder / source))]
+    if len(names) != 1:
+        found = f"has several apps: {', '.join(names)}; name one" if names else "has no app: no class with a callback"
+        raise AppError("python", f'"{source}" {found}, as in "{source}:{names[0] if names else "Tickets"}"')
+    return f"{source}:{names[0]}"
+
+
 def check_class(cls: type) -> None:
     """Raises AppError for what cannot be an app."""
     if not callbacks_of(cls):
@@ -146,12 +161,19 @@ def _where(error: BaseException) -> str:
 
 def _others(module: Any) -> str:
     """The classes of a module that could have been meant."""
-    names = [
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__ and callbacks_of(value)
-    ]
+    names = [name for name, _ in _apps_in(module)]
     return f"; it has {', '.join(names)}" if names else ""
+
+
+def _apps_in(module: Any) -> list[tuple[str, type]]:
+    """The classes of a module that are apps, by name; a second name of one does not count."""
+    return [
+        (name, value)
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and (value.__module__, value.__name__) == (module.__name__, name)
+        and callbacks_of(value)
+    ]
 
 
 #: key of an app's table -> the class that does it, when no code of the user's own is needed.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 #: Subcommand -> where it is, and its line in the help (so that the help need not import it).
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("mailserver.cli.init:init", "Set up a real mail server for a domain."),
+    "app": ("mailserver.cli.app:app", "Begin an app of your own, and try it."),
     "config": ("mailserver.cli.config:config", "Check, show or write the configuration."),
     "domain": ("mailserver.cli.domain:domain", "Add, list and remove domains beside those of the configuration."),
     "account": ("mailserver.cli.account:account", "Add, list and change accounts."),

@@ -210,12 +210,17 @@ DEVELOPMENT = (("smtp", 2525, "starttls"), ("smtps", 4650, "implicit"), ("submis
 DEVELOPMENT_MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
 
 
-def development(data_dir: Path, warnings: tuple[Problem, ...] = (), apps: tuple[AppTable, ...] = ()) -> Config:
+def development(
+    data_dir: Path,
+    warnings: tuple[Problem, ...] = (),
+    apps: tuple[AppTable, ...] = (),
+    port: int | None = None,
+) -> Config:
     """
     The configuration without a file: loopback only, unprivileged ports, no DNS, every name and password is taken.
 
     data_dir: where everything is kept; a relative path starts at the current folder.  warnings: of `passed_over`.
-    apps: what shall be tried.
+    apps: what shall be tried.  port: of SMTP, and no other one; None: the usual one, or the next that is free.
     """
     # Who tries things out does not wait for the answer to a wrong password.
     limits = dataclasses.replace(DEFAULT_LIMITS, auth_failure_delay=0.0)
@@ -223,7 +228,7 @@ def development(data_dir: Path, warnings: tuple[Problem, ...] = (), apps: tuple[
         Listener.model_validate(
             {
                 "name": name + suffix,
-                "address": ListenAddress("tcp", host, port),
+                "address": ListenAddress("tcp", host, usual if port is None or name != "smtp" else port),
                 "protocol": "smtp" if name == "smtp" else "submission",
                 "tls": tls,
                 "auth": "optional",
@@ -231,10 +236,10 @@ def development(data_dir: Path, warnings: tuple[Problem, ...] = (), apps: tuple[
                 "limits": limits,
                 "allow_insecure_auth": True,
                 "bare_newlines": "fix",
-                "next_free_port": True,
+                "next_free_port": port is None or name != "smtp",
             }
         )
-        for name, port, tls in DEVELOPMENT
+        for name, usual, tls in DEVELOPMENT
         for suffix, host in (("", "127.0.0.1"), ("-v6", "::1"))
     )
     config = Config(

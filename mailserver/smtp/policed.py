@@ -35,6 +35,8 @@ class PolicedServer(ESMTPServer):
 
     _policies: Any = None
     _securing: Deferred[Any] | None = None
+    #: Did the peer hang up in a transaction?
+    _cut_short = False
 
     def hang_up(self, reason: str) -> None:
         """Close the connection without a reply, in the middle of a question."""
@@ -86,9 +88,13 @@ class PolicedServer(ESMTPServer):
         if policies is not None:
             if in_handshake:
                 policies.error("tls", "TLS handshake failed")
-            elif in_transaction:
+            elif in_transaction or self._cut_short:
                 policies.error("connection", "lost in a transaction")
             policies.disconnected(self._record.reason or "connection lost")
+
+    def _cut_off(self) -> None:
+        self._cut_short = self.session.in_transaction
+        super()._cut_off()
 
     # -- what the events ask for -----------------------------------------------------------------------------------
 

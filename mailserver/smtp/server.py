@@ -264,12 +264,16 @@ class ESMTPServer(TimedServer):
         self._busy = False
         if self._input_over and self._peer_reads and self.session.state is not State.CLOSED:
             # All that came has been answered, and no more will come.
-            self.session.abort(None, "connection lost")
+            self._cut_off()
             self._pump()
             return
         self._flush()
         self._read(on=self._peer_reads)
         self._arm()
+
+    def _cut_off(self) -> None:
+        """The peer has hung up without a QUIT."""
+        self.session.abort(None, "connection lost")
 
     def _next_turn(self) -> None:
         self._turn = None

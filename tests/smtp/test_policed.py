@@ -309,6 +309,24 @@ class TroubleTests(LogCase):
         self.assertIn("503", told[0][1])
         self.assertIn("550 5.5.2", told[1][1])
 
+    def test_who_hangs_up_in_a_transaction_has_broken_it_and_who_does_so_behind_quit_has_not(self) -> None:
+        for said, told_of in (
+            ((MAIL,), ["connection"]),
+            ((), []),
+            ((MAIL, b"QUIT"), []),
+            ((MAIL, RCPT, DATA), ["connection"]),
+        ):
+            told: list[str] = []
+
+            class Hears(App):
+                def error(self, kind: str, detail: str, told: list[str] = told) -> None:
+                    told.append(kind)
+
+            line = AppLine(Hears).say(EHLO, *said)
+            line.server.readConnectionLost()  # as a client's close() looks: its side is over, ours would still be read
+            line.lose()
+            self.assertEqual(told, told_of, said)
+
     def test_a_timeout_is_told(self) -> None:
         told: list[tuple[str, str]] = []
 
