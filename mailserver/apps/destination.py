@@ -13,7 +13,6 @@ import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.header import Header
 from typing import Any
 
 from twisted.logger import Logger
@@ -260,7 +259,7 @@ def _added(field: tuple[str, str] | bytes) -> bytes:
 
 def field_of(name: str, value: str) -> bytes:
     """
-    A header field, folded, with encoded words for what is not ASCII (RFC 5322 2.2).
+    A header field, encoded and folded (`mime.fields`).
 
     Raises ValueError for a name that is none, and for a value that would begin another line.
     """
@@ -268,9 +267,9 @@ def field_of(name: str, value: str) -> bytes:
         raise ValueError(f"{name!r} is no name of a field")
     if _UNFIT.search(value):
         raise ValueError(f"the value of {name} holds a line end or another control character")
-    charset = "us-ascii" if value.isascii() else "utf-8"
-    text = Header(value, charset, header_name=name).encode(linesep="\r\n")
-    return f"{name}: {text}\r\n".encode("ascii")
+    from mailserver.mime.fields import encode_field  # who has no filter does not wait for it
+
+    return encode_field(name, value)
 
 
 def _key(name: Any) -> str:
