@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -74,9 +74,16 @@ class _Steps(Coroutine[Any, Any, Any]):
         self._inner = inner
         self._seconds = seconds
         self._step = step
+        self._begun: list[Any] = []
+
+    def begin(self) -> None:
+        """Go to the first wait, which the first `send` will tell of.  Raises StopIteration: there is none."""
+        self._begun.append(self.send(None))
 
     def send(self, value: Any) -> Any:
         """See `Coroutine`."""
+        if self._begun:
+            return self._begun.pop()
         started = self._seconds()
         try:
             return self._inner.send(value)
@@ -123,6 +130,11 @@ class Inline:
         steps = _Steps(coroutine, self._seconds, step)
         loop = _running_loop()
         if loop is None:
+            # Most coroutines have nothing to wait for, and a Deferred costs more than all that they do.
+            try:
+                steps.begin()
+            except StopIteration as over:
+                return over.value
             return ensureDeferred(steps)
         return Deferred.fromFuture(loop.create_task(_bridged(steps, loop)))
 
@@ -280,6 +292,30 @@ def _too_late(value: Any, _timeout: float) -> Any:
     return value
 
 
+class _Turn:
+    """Whose turn it is.  Nearly always nobody waits for it, and then it costs no Deferred."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: list[Deferred[None]] = []
+
+    def take(self) -> Deferred[None] | None:
+        """None: it is yours.  Else it is when the Deferred fires; who cancels that has not got it."""
+        if not self._taken:
+            self._taken = True
+            return None
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def give_back(self) -> None:
+        """The next one's."""
+        if self._waiting:
+            self._waiting.pop(0).callback(None)
+        else:
+            self._taken = False
+
+
 class Caller:
     """
     Calls the callbacks of one object, one after the other, in the order in which they were asked for.
@@ -293,7 +329,7 @@ class Caller:
         self._clock = clock
         self._timeout = timeout
         self._observer = observer
-        self._turn = DeferredLock()
+        self._turn = _Turn()
 
     def call(self, what: str, callback: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """
@@ -310,7 +346,8 @@ class Caller:
             nonlocal longest
             longest = max(longest, seconds)
 
-        await self._turn.acquire()
+        if (before := self._turn.take()) is not None:
+            await before
         awaited: _Awaited | None = None
         try:
             result = self._runner.run(callback, arguments, step)
@@ -338,7 +375,7 @@ class Caller:
         else:
             return result
         finally:
-            self._turn.release()
+            self._turn.give_back()
             self._observer.app_called(self._name, what, longest, outcome)
             if longest > getattr(self._runner, "told", longest):
                 # Each time that it is worse than ever, not with each message.
