@@ -20,7 +20,9 @@ run_reactor(reactor)
 print(call(reactor, lambda a, b: a + b, 1, 2))
 reactor.callFromThread(reactor.stop)
 import threading
-next(each for each in threading.enumerate() if each.name == "mailserver").join(20)
+for each in threading.enumerate():
+    if each.name == "mailserver":  # unless it has ended already
+        each.join(20)
 try:
     run_reactor(reactor)
 except RuntimeError as error:
