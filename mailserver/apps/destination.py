@@ -18,7 +18,8 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.address import Address
+from mailserver import reply as replies
+from mailserver.address import Address, AddressError, parse_address
 from mailserver.apps.answers import nonsense
 from mailserver.apps.app import Changes
 from mailserver.apps.installed import Instance
@@ -69,6 +70,7 @@ class AppDelivery:
         self._inner, self._behind = behind
         self._ask = ask
         self._message = message
+        self._aborted = False
         self._each = envelope.protocol.startswith(("LMTP", "UTF8LMTP"))
 
     def write(self, block: bytes) -> Any:
@@ -83,9 +85,14 @@ class AppDelivery:
 
     async def prepare(self) -> None:
         """Let the filters judge, then prepare what lies behind."""
+        try:
+            self._message.flush()
+        except OSError as error:
+            raise Refusal(reply_for(error)) from error
         for instance in self._filters:
             seen = self._seen_by(instance, range(len(self._envelope.recipients)))
             changes = await self._ask(instance, "filter", seen, self._message)
+            self._go_on()
             if changes is not None:
                 self._change(instance, changes)
         if self._inner is None:
@@ -95,9 +102,15 @@ class AppDelivery:
                 await _value(self._inner.write(block))
         await _value(self._inner.prepare())
 
+    def _go_on(self) -> None:
+        """Raises Refusal when the message was given up meanwhile: what is left of it nobody may take."""
+        if self._aborted:
+            raise Refusal(replies.LOCAL_TROUBLE, "the message was given up while an app judged it")
+
     def _change(self, instance: Instance, changes: Any) -> None:
         try:
             message = changed(self._message, changes)
+            message.flush()
         except (TypeError, ValueError) as error:
             raise nonsense(instance, "filter", str(error)) from None
         except OSError as error:
@@ -107,6 +120,7 @@ class AppDelivery:
 
     async def commit(self) -> Reply | tuple[Reply, ...] | None:
         """Ask the apps, then commit what lies behind, and say what became of each recipient."""
+        self._go_on()
         answers: dict[int, Reply] = {}
         for share in self._shares:
             answers |= await self._given_to(share)
@@ -121,10 +135,11 @@ class AppDelivery:
         if self._inner is not None:
             try:
                 reply = await _value(self._inner.commit())
-            except Refusal as refusal:
+            except (Refusal, OSError) as error:
                 if not self._each:
+                    self._tell_half_done(answers)
                     raise
-                reply = refusal.reply
+                reply = self._behind_failed(error)
             each = reply if isinstance(reply, tuple) else (reply or usual,) * len(self._behind)
             answers |= dict(zip(self._behind, each, strict=True))
         self._message.close()
@@ -134,11 +149,25 @@ class AppDelivery:
         failed = [reply for reply in said if not reply.positive]
         return failed[0] if failed else next((reply for reply in said if reply != usual), usual)
 
+    def _behind_failed(self, error: Refusal | OSError) -> Reply:
+        """The reply for the recipients behind the apps alone; those of the apps have theirs (RFC 2033 4.2)."""
+        if isinstance(error, Refusal):
+            return error.reply
+        reply = reply_for(error)
+        _log.error(
+            "{transaction}: {reply} because of {error}",
+            event="trouble",
+            transaction=self._envelope.id,
+            reply=str(reply),
+            error=str(error),
+        )
+        return reply
+
     def _tell_half_done(self, answers: Mapping[int, Reply]) -> None:
         taken = [str(self._envelope.recipients[number].address) for number, no in answers.items() if no.positive]
         if taken:
             _log.warn(
-                "{transaction}: an app has taken the mail for {recipients}, and another one has refused it: the "
+                "{transaction}: an app has taken the mail for {recipients}, and another app or a mailbox has not: the "
                 "sender is told that it failed, and may send it again",
                 event="app-half-done",
                 transaction=self._envelope.id,
@@ -162,11 +191,12 @@ class AppDelivery:
         given = {_key(name): self._reply(each) for name, each in answer.items()}
         usual = self._reply(None)
         replied = {
-            number: given.pop(_key(recipient.address), usual)
+            number: given.get(_key(recipient.address), usual)  # two may be one: RCPT twice, or by the app's wish
             for number, recipient in zip(share.numbers, seen.recipients, strict=True)
         }
-        if given:
-            raise TypeError(f"it names {', '.join(given)}, which is no recipient of the message")
+        others = given.keys() - {_key(recipient.address) for recipient in seen.recipients}
+        if others:
+            raise TypeError(f"it names {', '.join(sorted(map(str, others)))}, which is no recipient of the message")
         return replied
 
     def _reply(self, answer: Any) -> Reply:
@@ -197,6 +227,7 @@ class AppDelivery:
 
     def abort(self) -> None:
         """See `IDelivery.abort`."""
+        self._aborted = True
         self._message.close()
         self._abort_behind()
 
@@ -272,12 +303,16 @@ def field_of(name: str, value: str) -> bytes:
     return encode_field(name, value)
 
 
-def _key(name: Any) -> str:
+def _key(name: Any) -> Address | str:
+    """What stands for a recipient; it is the same however its domain is written.  Raises TypeError."""
     if isinstance(name, Recipient):
         name = name.address
-    if isinstance(name, Address):
-        return str(name)
     if isinstance(name, str):
+        try:
+            return parse_address(name, need_domain=False)
+        except AddressError:
+            return name
+    if isinstance(name, Address):
         return name
     raise TypeError(f"{type(name).__name__} is no recipient")
 

@@ -63,6 +63,8 @@ from mailserver.apps.loading import AppError
 from mailserver.apps.message import Message
 from mailserver.apps.view import Session
 from mailserver.children import RAN_WELL, Lines, environment, how_it_ended, line_of, restart_delay
+from mailserver.delivery.transaction import reply_for
+from mailserver.reply import Refusal
 
 #: Seconds that the child has to begin with, before its `setup` is called.
 START_TIME = 30.0
@@ -574,7 +576,7 @@ class StandIn:
         self.generation = 0
 
     def ask(self, callback: str, arguments: tuple[Any, ...]) -> Deferred[Any]:
-        """What the callback answers in the child.  Raises Broken, or what `pack` raises."""
+        """What the callback answers in the child.  Raises Broken, Refusal (the disk), or what `pack` raises."""
         waiting = self._installed.up()
         if waiting is None:
             return self._ask(callback, arguments)
@@ -583,7 +585,10 @@ class StandIn:
     def _ask(self, callback: str, arguments: tuple[Any, ...]) -> Deferred[Any]:
         self._check(callback)
         installed = self._installed
-        packed = [pack(each) for each in arguments]
+        try:
+            packed = [pack(each) for each in arguments]
+        except OSError as error:  # the message must stand in a file, and there is no room for it
+            raise Refusal(reply_for(error)) from error
         if self.generation != installed.generation:
             self.generation, self._news = installed.generation, SessionNews()
         number = installed.next_id()

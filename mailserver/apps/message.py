@@ -3,6 +3,8 @@ A message as an app gets it: a stream, a file, or its parts; in memory while it 
 
 In: blocks, as they come from the client.  Out: `blocks()`, `path`, `read()`, `mime`; bounded memory for any size.
 CRLF line ends, no dot-stuffing, no trace fields (`trace` has them).  The file is gone when the message is answered.
+Failures: OSError of the disk; ValueError for who begins to read when the message is answered.  Who has begun, in a
+thread of an app that was too slow, reads the rest of it: never of another file that has the descriptor now.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import errno
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
@@ -43,6 +46,9 @@ class Message:
         self._path: Path | None = None
         self._part: Part | None = None
         self._written = True
+        self._closed = False
+        #: Between a descriptor that is used and one that is closed: an app may read in a thread.
+        self._lock = threading.Lock()
         self._readers: list[BinaryIO] = []
 
     @classmethod
@@ -93,10 +99,12 @@ class Message:
 
     def close(self) -> None:
         """Forget it; also twice.  Never raises."""
-        self._held = bytearray()
-        self._part = None
-        file, self._file = self._file, None
-        path, self._path = self._path, None
+        with self._lock:
+            self._closed = True
+            self._held = bytearray()
+            self._part = None
+            file, self._file = self._file, None
+            path, self._path = self._path, None
         readers, self._readers = self._readers, []
         for reader in readers:
             reader.close()
@@ -107,6 +115,12 @@ class Message:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
+    def flush(self) -> None:
+        """All is in the file, if there is one: a full disk is noticed now.  Raises OSError."""
+        with self._lock:
+            if self._file is not None:
+                self._flushed()
+
     def _to_file(self) -> None:
         folder = self._folder() if self._folder is not None else None
         # mkstemp: mode 0600, O_EXCL and O_NOFOLLOW, a name that nobody can guess.
@@ -116,6 +130,11 @@ class Message:
         self._file.write(self._held or b"")
         self._held = None
         self._written = False
+
+    def _open(self) -> None:
+        """Raises ValueError when it is closed: it would seem to be an empty message."""
+        if self._closed:
+            raise ValueError("the message is over: it was answered, or its connection has gone")
 
     def _flushed(self) -> IO[bytes]:
         assert self._file is not None
@@ -133,15 +152,21 @@ class Message:
 
     def iter_blocks(self, size: int = BLOCK) -> Iterator[bytes]:
         """The same for code that is no coroutine."""
-        if self._held is not None:
-            held = bytes(self._held)
+        with self._lock:
+            self._open()
+            held = None if self._held is None else bytes(self._held)
+            descriptor = os.dup(self._flushed().fileno()) if held is None else -1
+        if held is not None:
             for start in range(0, len(held), size):
                 yield held[start : start + size]
             return
-        descriptor, at = self._flushed().fileno(), 0
-        while block := os.pread(descriptor, size, at):
-            at += len(block)
-            yield block
+        try:
+            at = 0
+            while block := os.pread(descriptor, size, at):
+                at += len(block)
+                yield block
+        finally:
+            os.close(descriptor)
 
     def read(self) -> bytes:
         """The whole message, however large it is."""
@@ -150,15 +175,18 @@ class Message:
     @property
     def path(self) -> Path:
         """A file that holds the message, mode 0600, until the message is answered.  To keep it, copy or link it."""
-        if self._path is None:
-            self._to_file()
-        self._flushed()
-        assert self._path is not None
-        return self._path
+        with self._lock:
+            self._open()
+            if self._path is None:
+                self._to_file()
+            self._flushed()
+            assert self._path is not None
+            return self._path
 
     @property
     def mime(self) -> Part:
         """The message decoded (`mailserver.mime`).  Never raises for bad mail; `defects` says what is odd."""
+        self._open()
         if self._part is None:
             from mailserver.mime import decode
 
@@ -166,10 +194,12 @@ class Message:
         return self._part
 
     def _reader(self) -> BinaryIO:
-        self._flushed()
-        assert self._path is not None
-        self._readers.append(self._path.open("rb"))
-        return self._readers[-1]
+        with self._lock:
+            self._open()
+            self._flushed()
+            assert self._path is not None
+            self._readers.append(self._path.open("rb"))
+            return self._readers[-1]
 
     def __len__(self) -> int:
         return self.size

@@ -128,6 +128,66 @@ class AnswerTests(LogCase):
         line = self.line("x b", {}, settings=lmtp(), steps={"commit": Refusal(FULL)})
         self.assertEqual(line.codes, "220 250 250 250 250 354 250 452")
 
+    def test_by_lmtp_who_is_named_twice_has_the_same_answer_twice(self) -> None:
+        line = self.line("x x", {"x": {"x@example.org": Refusal(NEVER)}}, settings=lmtp())
+        self.assertEqual(line.codes, "220 250 250 250 250 354 550 550")
+
+    def test_two_recipients_that_an_app_has_made_one_have_its_answer(self) -> None:
+        class One(App):
+            def rcpt(self, recipient: Any, parameters: Any) -> str:
+                return "list@example.org"
+
+            def message(self, envelope: Any, message: Any) -> Any:
+                return {"list@example.org": Refusal(NEVER)}
+
+        line = AppLine(One, settings=lmtp()).say(b"LHLO client", MAIL, *rcpts("x y"), DATA).say(b"hi", b".")
+        self.assertEqual(line.codes, "220 250 250 250 250 354 550 550")
+
+    def test_a_recipient_is_the_same_however_its_domain_is_written(self) -> None:
+        line = self.line("x", {"x": {"x@EXAMPLE.ORG": Refusal(NEVER)}})
+        self.assertEqual(line.last, "550 5.7.1 never")
+
+    def test_by_lmtp_a_mailbox_with_a_broken_disk_does_not_touch_the_apps(self) -> None:
+        line = self.line("x b", {}, settings=lmtp(), steps={"commit": OSError(errno.ENOSPC, "full")})
+        self.assertEqual(line.codes, "220 250 250 250 250 354 250 452")
+        (event,) = self.named("trouble")
+        self.assertEqual(event["error"], "[Errno 28] full")
+
+    def test_that_the_mailbox_failed_after_an_app_is_told_to_the_operator(self) -> None:
+        self.line("x b", {}, steps={"commit": Refusal(FULL)})
+        (event,) = self.named("app-half-done")
+        self.assertEqual(event["recipients"], ["x@example.org"])
+
+    def test_a_full_disk_is_told_as_one_and_is_no_mistake_of_the_app(self) -> None:
+        line = AppLine(Says)
+        line.folder = Path(self.mktemp())
+        line.folder.mkdir()
+        line.say(EHLO, MAIL, RCPT, DATA)
+        line.say(b"\r\n".join([b"x" * 70] * 1000))
+
+        def full(_message: Message) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(Message, "flush", full)
+        line.say(b".")
+        self.assertTrue(line.last.startswith("452 4.3.1"), line.last)
+        self.assertEqual(self.named("app-failed"), [])
+
+    def test_a_message_that_was_given_up_while_a_filter_judged_is_not_taken(self) -> None:
+        taken: list[Any] = []
+
+        class Ends(App):
+            def filter(self, envelope: Any, message: Any) -> Changes:
+                self.session.end("had enough")
+                return Changes(add=[("X-A", "1")])
+
+            def message(self, envelope: Any, message: Any) -> None:
+                taken.append(message.size)
+
+        line = AppLine(Ends).say(EHLO, MAIL, RCPT, DATA).say(b"hi", b".")
+        self.assertTrue(line.last.startswith("421"), line.last)
+        self.assertEqual(taken, [])
+
     def test_an_app_that_takes_its_time(self) -> None:
         waits: Deferred[str] = Deferred()
         line = self.line("x", {"x": waits})

@@ -52,6 +52,35 @@ class MessageTests(SynchronousTestCase):
         self.message.write(b"b")
         self.assertEqual(self.message.read()[-1:], b"b")
 
+    def test_a_closed_one_is_an_error_and_no_empty_message(self) -> None:
+        for size in (5, IN_MEMORY + 1):
+            message = Message(lambda: self.folder)
+            message.write(b"a" * size)
+            message.close()
+            with self.assertRaisesRegex(ValueError, "over"):
+                message.read()
+            for name in ("path", "mime"):
+                with self.assertRaisesRegex(ValueError, "over"):
+                    getattr(message, name)
+        self.assertEqual(self.files(), [])
+
+    def test_who_reads_while_it_is_closed_gets_the_rest_of_it_and_nothing_of_another_one(self) -> None:
+        self.message.write(b"a" * (IN_MEMORY + 1))
+        reading = self.message.iter_blocks(IN_MEMORY)
+        self.assertEqual(next(reading), b"a" * IN_MEMORY)
+        self.message.close()
+        other = Message(lambda: self.folder)
+        self.addCleanup(other.close)
+        other.write(b"b" * (IN_MEMORY + 2))  # it gets the descriptor that has just become free
+        self.assertEqual(b"".join(reading), b"a")
+
+    def test_what_was_not_written_yet_is_written_when_the_server_says_so(self) -> None:
+        self.message.write(b"a" * (IN_MEMORY + 1))
+        self.message.write(b"b")
+        self.message.flush()
+        (name,) = self.files()
+        self.assertEqual((self.folder / name).stat().st_size, IN_MEMORY + 2)
+
     def test_the_path_of_a_small_one_is_made_when_it_is_asked_for(self) -> None:
         self.message.write(b"hello")
         self.assertEqual(self.message.path.read_bytes(), b"hello")
