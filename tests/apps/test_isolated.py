@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -191,6 +192,16 @@ class WholeTests(IsolatedCase):
         wish = self.failureResultOf(self.instance.call("verify", ANNA), Disconnect).value
         self.assertEqual(str(wish), "enough")
         self.assertEqual([outcome for *_, outcome in self.calls.seen], ["refused", "ok"])
+
+    def test_a_message_that_finds_no_room_for_its_file_is_no_mistake_of_the_app(self) -> None:
+        def full() -> Path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        message = Message(full)
+        message.write(b"hello")
+        no = self.failureResultOf(self.instance.call("message", Envelope("t", ANNA, ()), message), Refusal).value
+        self.assertEqual(no.reply, replies.DISK_FULL)
+        self.assertEqual(self.named("app-failed"), [])
 
     def test_a_mistake_is_a_451_with_the_traceback_of_the_other_side(self) -> None:
         self.broken(self.instance.call("rcpt", ANNA, {}))
