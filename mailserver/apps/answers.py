@@ -27,8 +27,17 @@ def reply_of(answer: Any, instance: Any, callback: str, enhanced: str) -> Reply 
 
 
 def address_of(answer: Any, instance: Any, callback: str) -> Address:
-    """The address that an app wants instead.  Raises Refusal: that is none."""
+    """
+    The address that an app wants instead.  Raises Refusal: that is none.
+
+    One that the app has built is looked at like any other: what a client has sent may stand in it, and it goes into
+    fields of the header and into the environment of programs.
+    """
     if isinstance(answer, Address):
+        try:
+            parse_address(str(answer), need_domain=False).local.encode()  # no surrogates: nothing could write them
+        except (AddressError, UnicodeEncodeError) as error:
+            raise nonsense(instance, callback, str(error)) from None
         return answer
     if not isinstance(answer, str):
         raise nonsense(instance, callback, f"{type(answer).__name__} is no address")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver import reply as replies
@@ -25,7 +24,8 @@ from mailserver.interfaces import ISessionPolicies
 from mailserver.reply import Refusal, Reply
 from mailserver.sasl import BearerLogin, CramLogin, PlainLogin
 
-_log = Logger(namespace="mailserver.apps")
+#: Characters of an answer that is none, in the log.
+MOST_SHOWN = 200
 
 
 @implementer(ISessionPolicies)
@@ -69,10 +69,8 @@ class AppChain:
                 if not isinstance(answer, Mapping):
                     raise nonsense(instance, "helo", f"{type(answer).__name__} is no table of extensions")
                 wanted = dict(answer)
-        if list(wanted.items()) == list(usual.items()):
-            return None
-        _check_extensions(wanted)
-        return wanted
+            _check_extensions(wanted, instance)
+        return None if list(wanted.items()) == list(usual.items()) else wanted
 
     async def secured(self) -> None:
         """See `ISessionPolicies`."""
@@ -173,12 +171,15 @@ def login_of(mechanism: str, credentials: Any) -> Login:
     return Login(mechanism, credentials.user)
 
 
-def _check_extensions(extensions: Mapping[str, str | None]) -> None:
+def _check_extensions(extensions: Mapping[Any, Any], instance: Instance) -> None:
     """Raises Refusal when a line of the EHLO reply could not be written."""
     for keyword, given in extensions.items():
-        sound = isinstance(keyword, str) and keyword.isascii() and keyword.isprintable() and " " not in keyword
-        sound = sound and bool(keyword) and (given is None or (given.isascii() and given.isprintable()))
-        size = extensions.get("SIZE")
-        if not sound or (size is not None and not (size.isascii() and size.isdecimal() and len(size) < 19)):
-            _log.error("an app offers an extension that cannot be told: {keyword!r}", keyword=keyword)
-            raise Refusal(replies.LOCAL_TROUBLE, "bad extension of an app")
+        sound = _is_word(keyword) and " " not in keyword and (given in (None, "") or _is_word(given))
+        if sound and keyword.upper() == "SIZE" and given is not None:
+            sound = given.isdecimal() and len(given) < 19
+        if not sound:
+            raise nonsense(instance, "helo", f"no extension: {keyword!r}: {given!r}"[:MOST_SHOWN])
+
+
+def _is_word(text: Any) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isprintable() and bool(text)

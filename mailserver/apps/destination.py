@@ -167,8 +167,8 @@ class AppDelivery:
         taken = [str(self._envelope.recipients[number].address) for number, no in answers.items() if no.positive]
         if taken:
             _log.warn(
-                "{transaction}: an app has taken the mail for {recipients}, and another app or a mailbox has not: the "
-                "sender is told that it failed, and may send it again",
+                "{transaction}: an app has taken the mail for {recipients}, and another app or a mailbox has not: "
+                "the sender is told that it failed, and may send it again",
                 event="app-half-done",
                 transaction=self._envelope.id,
                 recipients=taken,

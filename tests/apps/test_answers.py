@@ -23,6 +23,12 @@ class AnswersTests(LogCase):
         self.assertEqual(address_of("alice@example.org", APP, "rcpt"), alice)
         self.assertIs(address_of(alice, APP, "rcpt"), alice)
 
+    def test_an_address_that_an_app_has_built_is_one_that_could_have_been_sent(self) -> None:
+        for local in ("a\r\nBcc: b", "a\0", "\udcff", "", "x" * 65):
+            self.assertRaises(Refusal, address_of, Address(local, "example.org"), APP, "rcpt")
+        for kept in (Address("postmaster", ""), Address("a b", "example.org"), Address("jörg", "[192.0.2.1]")):
+            self.assertIs(address_of(kept, APP, "rcpt"), kept)
+
     def test_nonsense_is_temporary_and_has_a_name(self) -> None:
         for understand, answer in ((reply_of, 7), (address_of, 7), (address_of, "no address"), (address_of, "")):
             arguments = (answer, APP, "rcpt", "") if understand is reply_of else (answer, APP, "rcpt")

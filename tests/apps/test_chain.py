@@ -44,6 +44,20 @@ class OrderTests(LogCase):
         self.assertEqual(line("da").last, "554 5.7.1 go")
         self.assertEqual(asked, ["d"])
 
+    def test_an_extension_that_cannot_be_told_is_temporary_and_has_a_name(self) -> None:
+        for bad in ({"SIZE": 5}, {"X\r\nY": None}, {"X": "1\r\n2"}, {7: None}, {"size": "much"}, {"": None}):
+
+            class Offers(App):
+                told: dict[Any, Any] = bad
+
+                def helo(self, name: str, extensions: dict[str, str | None]) -> dict[str, str | None]:
+                    return self.told
+
+            line = AppLine(Offers).say(EHLO)
+            self.assertTrue(line.last.startswith("451"), (bad, line.last))
+            self.assertEqual(self.named("app-failed")[-1]["app"], "Offers")
+        self.assertEqual(len(self.named("app-failed")), 6)
+
     def test_each_gets_the_extensions_that_the_one_before_has_left(self) -> None:
         seen: list[list[str]] = []
 
