@@ -80,14 +80,19 @@ class AppChain:
     async def authenticate(self, mechanism: str, credentials: Any) -> str | bool | None:
         """See `ISessionPolicies`; the first app with an opinion decides."""
         login = login_of(mechanism, credentials)
+        if not _is_name(login.user):
+            return None  # nobody has that name; the accounts say so
         for instance in self._with("authenticate"):
             answer = await self._ask(instance, "authenticate", login)
             if answer is None:
                 continue
             if answer is True:
                 return login.user
-            if answer is False or isinstance(answer, str):
+            if answer is False or (isinstance(answer, str) and _is_name(answer)):
                 return answer
+            if isinstance(answer, str):
+                # Not a yes: "" is what many a look-up says for nobody.
+                raise nonsense(instance, "authenticate", f"{answer[:MOST_SHOWN]!r} is nobody's name")
             raise nonsense(instance, "authenticate", f"{type(answer).__name__} is no verdict")
         return None
 
@@ -179,6 +184,10 @@ def _check_extensions(extensions: Mapping[Any, Any], instance: Instance) -> None
             sound = given.isdecimal() and len(given) < 19
         if not sound:
             raise nonsense(instance, "helo", f"no extension: {keyword!r}: {given!r}"[:MOST_SHOWN])
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text.isprintable()
 
 
 def _is_word(text: Any) -> bool:

@@ -134,6 +134,8 @@ def pack_answer(value: Any, folder: Path | None) -> Any:
     if isinstance(value, bytes | bytearray):
         value = Changes(message=bytes(value))
     if isinstance(value, Changes):
+        if isinstance(value.remove, str):
+            raise TypeError("remove is no list of names")
         return {
             "=": "changes",
             "add": [

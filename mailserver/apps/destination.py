@@ -247,7 +247,7 @@ def changed(message: Message, changes: Any) -> Message:
         source = _blocks_of(message if changes.message is None else changes.message)
         header, rest = _split(source)
         new.write(b"".join(_added(each) for each in changes.add))
-        unwanted = {name.lower().encode("ascii", "replace") for name in changes.remove}
+        unwanted = _names(changes.remove)
         new.write(b"".join(whole for name, whole in fields(header) if name not in unwanted))
         new.write(rest)
         for block in source:
@@ -277,6 +277,13 @@ def _split(source: Any) -> tuple[bytes, bytes]:
         if end >= 0:
             return (held[: end + 2], held[end + 2 :]) if has_header(held) else (b"", b"\r\n" + held)
     return (held, b"") if has_header(held) or not held else (b"", b"\r\n" + held)
+
+
+def _names(remove: Any) -> set[bytes]:
+    """The fields that go.  Raises TypeError: a text alone would be a list of its letters."""
+    if isinstance(remove, str) or not all(isinstance(name, str) for name in remove):
+        raise TypeError("remove is no list of names")
+    return {name.lower().encode("ascii", "replace") for name in remove}
 
 
 def _added(field: tuple[str, str] | bytes) -> bytes:

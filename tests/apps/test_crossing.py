@@ -161,6 +161,8 @@ class AnswerTests(SynchronousTestCase):
             with self.assertRaises(TypeError):
                 pack_answer(value, self.folder)
         with self.assertRaises(TypeError):
+            pack_answer(Changes(remove="Bcc"), None)
+        with self.assertRaises(TypeError):
             pack_answer(b"a message from a callback that is not filter", None)
 
     def test_extensions(self) -> None:

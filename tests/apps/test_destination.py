@@ -275,8 +275,14 @@ class FilterTests(LogCase):
             Changes(add=[b"X: 1\r\nEvil: 2\r\n"]),
             Changes(add=[b"X: 1\r\n \r\n"]),
             Changes(add=[b"X: 1"]),
+            Changes(remove="Subject"),
+            Changes(remove=[b"Subject"]),  # type: ignore[list-item]
+            Changes(add=[("X", 5)]),  # type: ignore[list-item]
+            Changes(message="Subject: x"),  # type: ignore[arg-type]
         ):
             self.assertTrue(self.filtered(nonsense).last.startswith("451"), nonsense)
+            self.assertEqual(self.named("app-failed")[-1]["callback"], "filter", nonsense)
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_one_after_the_other_and_then_the_app_that_takes_it(self) -> None:
         class Adds(App):

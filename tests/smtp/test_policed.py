@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import Deferred, succeed
@@ -227,6 +227,22 @@ class LoginTests(LogCase):
         line = AppLine(Broken, settings=given).say(EHLO, b"AUTH PLAIN " + b64(b"\0user\0secret").rstrip())
         self.assertTrue(line.last.startswith("454"), line.last)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_nobody_is_let_in_without_a_name_or_with_one_that_is_none(self) -> None:
+        for identity in ("", "user\r\nX-Evil: 1", "\udcff"):
+
+            class Says(App):
+                name_of: ClassVar[str] = identity
+
+                def authenticate(self, login: Login) -> Any:
+                    return True if login.user.startswith("given") else self.name_of
+
+            given = settings(mechanisms=MECHANISMS, insecure_auth=True)
+            line = AppLine(Says, settings=given).say(EHLO, b"AUTH PLAIN " + b64(b"\0user\0secret").rstrip())
+            self.assertTrue(line.last.startswith("454"), (identity, line.last))
+            self.assertEqual(self.named("app-failed")[-1]["callback"], "authenticate")
+            line = AppLine(Says, settings=given).say(EHLO, b"AUTH PLAIN " + b64(b"\0given\r\nX: 1\0secret").rstrip())
+            self.assertFalse(line.last.startswith("235"), line.last)
 
     def test_mechanisms_of_the_app_are_offered_and_judged(self) -> None:
         class Tokens(App):
