@@ -221,6 +221,13 @@ class DependenciesTests(SynchronousTestCase):
         self.assertEqual(sorted(name for name in wanted if f"`{name}`" not in rows), [])
 
 
+class MergeTests(SynchronousTestCase):
+    def test_no_page_has_both_sides_of_a_merge(self) -> None:
+        mark = re.compile(r"^(?:<{7}|>{7})(?: |$)", re.MULTILINE)
+        self.assertRegex("x\n" + "<" * 7 + " HEAD\n", mark)
+        self.assertEqual([path.name for path in pages() if mark.search(path.read_text("utf-8"))], [])
+
+
 class ProgramsTests(SynchronousTestCase):
     def test_python_in_the_pages_is_python(self) -> None:
         number = 0
