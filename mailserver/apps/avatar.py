@@ -144,6 +144,7 @@ class AppAvatar:
             (inner, behind),
             ask=self._ask,
             message=Message(self._surroundings.folder, fields),
+            clock=self._active[0].installed.clock,
         )
 
     async def verify(self, address: Address) -> Reply:

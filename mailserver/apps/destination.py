@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -36,6 +37,8 @@ _log = Logger(namespace="mailserver.apps")
 _UNFIT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # RFC 5322 2.2.3: only what begins with a blank goes on with the field of the line before; no line is empty.
 _WHOLE = re.compile(rb"[!-9;-~]{1,76}:[^\r\n\0]*\r\n(?:[ \t][^\r\n\0]*[^ \t\r\n\0][^\r\n\0]*\r\n)*")
+#: Blocks of 64 KiB that are written before the reactor gets its turn: a few milliseconds.
+BLOCKS_AT_ONCE = 16
 _NAME = re.compile(r"[!-9;-~]{1,76}\Z")
 
 
@@ -51,7 +54,7 @@ class Share:
 class AppDelivery:
     """
     behind: the delivery behind the apps (or None), and the numbers of its recipients.  ask: calls an app.
-    message: where the text is collected.
+    message: where the text is collected.  clock: the reactor.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class AppDelivery:
         *,
         ask: Callable[..., Awaitable[Any]],
         message: Message,
+        clock: Any,
     ) -> None:
         self._envelope = envelope
         self._shares = tuple(shares)
@@ -70,6 +74,7 @@ class AppDelivery:
         self._inner, self._behind = behind
         self._ask = ask
         self._message = message
+        self._clock = clock
         self._aborted = False
         self._each = envelope.protocol.startswith(("LMTP", "UTF8LMTP"))
 
@@ -94,12 +99,14 @@ class AppDelivery:
             changes = await self._ask(instance, "filter", seen, self._message)
             self._go_on()
             if changes is not None:
-                self._change(instance, changes)
+                await self._change(instance, changes)
         if self._inner is None:
             return
         if self._filters:
-            for block in self._message.iter_blocks():
+            for number, block in enumerate(self._message.iter_blocks(), 1):
                 await _value(self._inner.write(block))
+                if number % BLOCKS_AT_ONCE == 0:
+                    await self._breathe()
         await _value(self._inner.prepare())
 
     def _go_on(self) -> None:
@@ -107,14 +114,26 @@ class AppDelivery:
         if self._aborted:
             raise Refusal(replies.LOCAL_TROUBLE, "the message was given up while an app judged it")
 
-    def _change(self, instance: Instance, changes: Any) -> None:
+    async def _breathe(self) -> None:
+        """Let others have the reactor."""
+        await deferLater(self._clock, 0)
+        self._go_on()
+
+    async def _change(self, instance: Instance, changes: Any) -> None:
+        changing = _changing(self._message, changes)
         try:
-            message = changed(self._message, changes)
+            number = 0
+            while (message := next(changing)) is None:
+                number += 1
+                if number % BLOCKS_AT_ONCE == 0:
+                    await self._breathe()
             message.flush()
         except (TypeError, ValueError) as error:
             raise nonsense(instance, "filter", str(error)) from None
         except OSError as error:
             raise Refusal(reply_for(error)) from error
+        finally:
+            changing.close()
         self._message.close()
         self._message = message
 
@@ -238,6 +257,11 @@ def changed(message: Message, changes: Any) -> Message:
 
     Raises TypeError or ValueError: what is wrong with the changes; OSError.
     """
+    return next(each for each in _changing(message, changes) if each is not None)
+
+
+def _changing(message: Message, changes: Any) -> Generator[Message | None, None, None]:
+    """The same in steps: None behind each block that was written, at last the message."""
     if isinstance(changes, bytes | bytearray):
         changes = Changes(message=bytes(changes))
     if not isinstance(changes, Changes):
@@ -252,13 +276,14 @@ def changed(message: Message, changes: Any) -> Message:
         new.write(rest)
         for block in source:
             new.write(block)
+            yield None
     except BaseException:
         new.close()
         raise
     finally:
         if isinstance(changes.message, Message) and changes.message is not message:
             changes.message.close()
-    return new
+    yield new
 
 
 def _blocks_of(source: Message | bytes) -> Iterator[bytes]:

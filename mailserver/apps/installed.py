@@ -79,6 +79,7 @@ class InstalledApp:
         self.defines = callbacks_of(self.cls)
         self.log = Logger(namespace=f"mailserver.app.{self.name}")
         self._clock = clock
+        self.clock: Any = clock
         self._observer = observer
         self.runner: Runner = Threaded(run_in_thread) if settings.threaded else Inline(clock.seconds)
         self.shared: Any = None

@@ -208,8 +208,6 @@ class AnswerTests(LogCase):
             path: list[Any] = []
 
         line = AppLine(Reads)
-        from pathlib import Path
-
         line.folder = Path(self.mktemp())
         line.folder.mkdir()
         line.say(EHLO, MAIL, RCPT, DATA)
@@ -224,8 +222,6 @@ class AnswerTests(LogCase):
 
     def test_a_client_that_goes_away_leaves_nothing(self) -> None:
         line = AppLine(Says)
-        from pathlib import Path
-
         line.folder = Path(self.mktemp())
         line.folder.mkdir()
         line.say(EHLO, MAIL, RCPT, DATA)
@@ -261,6 +257,44 @@ class FilterTests(LogCase):
     def test_another_message(self) -> None:
         line = self.filtered(b"Subject: b\r\n\r\nother\r\n")
         self.assertEqual(line.delivery.text, b"Subject: b\r\n\r\nother\r\n")
+
+    def test_a_large_message_is_changed_and_passed_on_in_turns(self) -> None:
+        class Adds(App):
+            def filter(self, envelope: Any, message: Any) -> Changes:
+                return Changes(add=[("X-A", "1")])
+
+        line = AppLine(Adds)
+        line.folder = Path(self.mktemp())
+        line.folder.mkdir()
+        line.say(EHLO, MAIL, RCPT, DATA, b"Subject: a", b"")
+        row = b"\r\n".join([b"x" * 78] * 1_000)
+        for _ in range(40):
+            line.say(row)
+        line.say(b".")
+        self.assertTrue(line.last.startswith("354"), "others have the reactor first")
+        self.assertNotIn("commit", line.delivery.done)
+        line.clock.advance(0)
+        self.assertTrue(line.last.startswith("250"))
+        self.assertEqual(line.delivery.text, b"X-A: 1\r\nSubject: a\r\n\r\n" + (row + b"\r\n") * 40)
+        self.assertEqual(list(line.folder.iterdir()), [])
+
+    def test_a_client_that_goes_away_in_between_leaves_nothing(self) -> None:
+        class Adds(App):
+            def filter(self, envelope: Any, message: Any) -> Changes:
+                return Changes(add=[("X-A", "1")])
+
+        line = AppLine(Adds)
+        line.folder = Path(self.mktemp())
+        line.folder.mkdir()
+        line.say(EHLO, MAIL, RCPT, DATA, b"Subject: a", b"")
+        for _ in range(40):
+            line.say(b"\r\n".join([b"x" * 78] * 1_000))
+        line.say(b".")
+        line.lose()
+        line.clock.advance(0)
+        self.assertEqual(list(line.folder.iterdir()), [])
+        self.assertEqual(line.delivery.done[-1], "abort")
+        self.assertEqual(line.clock.getDelayedCalls(), [])
 
     def test_a_refusal_reaches_the_client_and_nothing_is_delivered(self) -> None:
         line = self.filtered(Refusal(Reply(554, "5.7.1", "spam")))
