@@ -208,8 +208,9 @@ def decode_uu_line(line: bytes) -> bytes | None:
     if not line:
         return b""
     length = (line[0] - 32) & 63
-    needed = 1 + (length + 2) // 3 * 4
-    # A check character may follow (as some encoders wrote), and blanks that a relay cut off are missing.
+    needed = 1 + (length * 4 + 2) // 3
+    # The last group may be filled up with anything, a check character may follow (as some encoders wrote), and blanks
+    # that a relay cut off are missing.
     line = line[:needed].ljust(needed)
     try:
         return binascii.a2b_uu(line)

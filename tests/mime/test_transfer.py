@@ -149,4 +149,8 @@ class UuencodeTests(SynchronousTestCase):
 
     def test_a_line_that_is_none_is_none(self) -> None:
         self.assertIsNone(decode_uu_line(b"#\x7f\x7f\x7f\x7f"))
+        # Some encoders fill the last group of four with what was in their memory, which is no part of the octets.
+        line = binascii.b2a_uu(bytes(41)).rstrip(b"\n")
+        self.assertEqual(decode_uu_line(line[:-1] + b"!"), bytes(41))
+        self.assertEqual(decode_uu_line(line[:-1] + b"\x7f9"), bytes(41))
         self.assertEqual(decode_uu_line(b""), b"")
