@@ -4,7 +4,7 @@
 In: options (`--help`).  Out: a table on stdout: microseconds for each mail, and how many times as long others take.
 Mails are made here, the same in each run: short plain ones, text with HTML, newsletters, attachments, forwarded ones,
 with the header sections that mails have after some hops.  `--odd` takes the odd mails of tests/mime instead,
-`--folder` files.
+`--large` mails of one text or file of 100 kB, `--folder` files.
 
 What is measured: "structure" is the tree from octets in memory, the Subject, and the content type of each part.
 "content" is that, and the octets of each leaf without their transfer encoding.  "text" is that, and the text of each
@@ -109,6 +109,25 @@ def make_mails(count: int) -> list[bytes]:
             mail = _head(dice, 'multipart/mixed; boundary="=_m"', number) + _join("=_m", [plain, message])
         mails.append(mail.encode())
     return mails
+
+
+def large_mails() -> list[bytes]:
+    """One text or file of 100 kB in each: as it is, in quoted-printable, in base64."""
+    dice = random.Random(20240101)
+    text = ("Gr\u00fc\u00dfe, " + _text(dice, 55)) * 300
+    mails: list[bytes] = []
+    for charset in ("utf-8", "iso-8859-1"):
+        kind, octets = f"text/plain; charset={charset}", text.encode(charset)
+        bodies = {
+            "8bit": octets,
+            "quoted-printable": quopri.encodestring(octets.replace(b"\r\n", b"\n")).replace(b"\n", b"\r\n"),
+            "base64": base64.encodebytes(octets).replace(b"\n", b"\r\n"),
+        }
+        for encoding, body in bodies.items():
+            head = _head(dice, kind, len(mails)) + f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
+            mails.append(head.encode() + body)
+    file = _file(dice.randbytes(100_000))
+    return [*mails, (_head(dice, "multipart/mixed; boundary=b", 0) + _join("b", [file])).encode()]
 
 
 def odd_mails() -> list[bytes]:
@@ -274,11 +293,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=200, help="mails that are made (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of which the best counts (default: %(default)s)")
     parser.add_argument("--odd", action="store_true", help="only the odd mails of tests/mime")
+    parser.add_argument("--large", action="store_true", help="only mails of one text or file of 100 kB")
     parser.add_argument("--folder", type=Path, help="only the files in this folder")
     parser.add_argument("--megabytes", type=int, default=50, help="of the mail on disk (default: %(default)s)")
     chosen = parser.parse_args(words)
     if chosen.folder:
         mails = [path.read_bytes() for path in sorted(chosen.folder.iterdir()) if path.is_file()]
+    elif chosen.large:
+        mails = large_mails()
     else:
         mails = odd_mails() if chosen.odd else make_mails(chosen.count)
     if not mails:

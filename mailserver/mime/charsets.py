@@ -91,6 +91,10 @@ _UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\x
 
 
 def _decode_windows_1252(octets: bytes) -> str:
+    try:
+        return octets.decode("cp1252")  # twenty times as fast, and nearly always right
+    except UnicodeDecodeError:
+        pass
     return octets.decode("latin-1").translate(_WINDOWS_1252)
 
 

@@ -100,11 +100,16 @@ class _Level:
 
 
 class _Work:
-    """What the passes over one mail, and over the encoded messages in it, share.  waiting: such messages."""
+    """
+    What the passes over one mail, and over the encoded messages in it, share.
+
+    waiting: such messages.  encoded: octets of them that may still be taken out.
+    """
 
     def __init__(self, limits: MimeLimits) -> None:
         self.limits = limits
         self.count = 0
+        self.encoded = limits.encoded_message_size
         self.waiting: list[tuple[Part, int, int]] = []
 
     def read(self, source: Source) -> Part:
@@ -114,9 +119,12 @@ class _Work:
             part, depth, nested = self.waiting.pop()
             extent = part.extent
             assert extent is not None
-            if nested > self.limits.encoded_messages or extent.end - extent.body > self.limits.encoded_message_size:
+            size = extent.end - extent.body
+            if nested > self.limits.encoded_messages or size > self.encoded:
                 extent.add_defect(TOO_DEEP, extent.start, "an encoded message too large, or too deep, to be read")
             elif self.count < self.limits.parts:
+                # All of them stay in memory, so what counts is their sum.
+                self.encoded -= size
                 inner = Memory(part.content, extent.place(extent.body))
                 part.parts.append(_Pass(self, inner, depth=depth, nested=nested).read())
             else:

@@ -161,7 +161,10 @@ class Mail:
         for name in ("in_reply_to", "references"):
             object.__setattr__(self, name, _identifiers(_FIELDS[name], getattr(self, name)))
         if self.message_id:
-            object.__setattr__(self, "message_id", _identifiers("Message-ID", self.message_id)[0])
+            identifiers = _identifiers("Message-ID", self.message_id)
+            if len(identifiers) != 1:
+                raise EncodeError("Message-ID", self.message_id, "not one identifier in angle brackets")
+            object.__setattr__(self, "message_id", identifiers[0])
         _no_line_end("Subject", self.subject)
         given = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
         object.__setattr__(self, "headers", tuple(self._checked(given)))

@@ -37,7 +37,7 @@ _SIMPLE_PARAMETER = re.compile(
     rb'[ \t]*+([!#$&+.0-9A-Z^_`a-z{|}~-]++)[ \t]*+=[ \t]*+(?:"([^"\\]*+)"|(' + _TOKEN + rb"))[ \t]*+(?:;|\Z)"
 )
 
-_TYPE = re.compile(rb'"?([^\s/\\";,]+)\s*+[/\\]\s*+([^\s/\\";,]+)"?')
+_TYPE = re.compile(rb'["<]?(' + _TOKEN + rb")\s*+[/\\]\s*+(" + _TOKEN + rb')[">]?')
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
 _NAME = re.compile(rb"[^=;(]*+")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
@@ -97,13 +97,13 @@ def parse_content_type(body: bytes, most: int = 1_000) -> ContentType:
         return ContentType(kind, subtype, _read_pairs(body, simple.end(), most, problems), problems)
     head, position = _read_head(body, problems)
     found = _TYPE.match(head)
-    if found is None or not found[0].isascii():
+    if found is None:
         problems.append((BAD_CONTENT_TYPE, "no type/subtype"))
         kind, subtype = "text", "plain"
     else:
         kind, subtype = found[1].lower().decode(), found[2].lower().decode()
-        rest = head[found.end() :].strip(b" \t\r\n,")
-        if b"\\" in found[0] or b'"' in found[0] or head[found.end() :]:
+        rest = head[found.end() :].strip(b" \t\r\n,:")
+        if any(odd in found[0] for odd in (b"\\", b'"', b"<", b">")) or head[found.end() :]:
             problems.append((BAD_CONTENT_TYPE, "something else than type/subtype before the parameters"))
         if b"=" in rest:  # its semicolon is missing
             return ContentType(kind, subtype, _read_pairs(rest + b";" + body[position:], 0, most, problems), problems)

@@ -61,7 +61,8 @@ _OURS = frozenset({_MIME_VERSION, _TYPE, _ENCODING, _DISPOSITION})
 _BLIND = frozenset({"bcc", "resent-bcc"})
 _IDENTIFIER = re.compile(r"<[^<>\s]+>")
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9!#$&+.^_`{|}~\-]{1,60}\Z")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$&+.^_`{|}~\-]{1,127}\Z")
+# A type of two of these fits into a line.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]{1,400}\Z")
 
 
 class Section:
@@ -193,7 +194,7 @@ class Section:
         if part.extent is not None:
             parameters = {key: each for key, each in parameters.items() if _PARAMETER_NAME.match(key)}
             if not (_TOKEN.match(part.type) and _TOKEN.match(part.subtype)):
-                value = "application/octet-stream"
+                value = "multipart/mixed" if part.is_multipart else "application/octet-stream"
         return parameter_field("Content-Type", value, parameters.items(), utf8=self._style.utf8)
 
     def _disposition(self, field: Field | None) -> bytes:

@@ -18,7 +18,7 @@ class MimeLimits:
     depth: levels of parts, the mail itself is the first.  parts: in the whole tree.  parameters: of one field.
     boundary: octets (RFC 2046 5.1.1 allows 70).  header_size: octets of one part's header section.
     encoded_messages: how many messages with a transfer encoding may be within each other; each costs a copy.
-    encoded_message_size: octets of such a message before it is decoded, as it is held in memory.
+    encoded_message_size: octets of all such messages before they are decoded, as they are held in memory.
     """
 
     depth: int = 100

@@ -25,6 +25,12 @@ class MailsTests(SynchronousTestCase):
             theirs = [part.get_content_type() for part in email.message_from_bytes(octets).walk()]
             self.assertEqual([part.content_type for part in decode(octets).walk()], theirs)
 
+    def test_the_large_ones_are_well_formed_and_hold_the_same(self) -> None:
+        mails = [decode(octets, strict=True) for octets in mime.large_mails()]
+        self.assertEqual(len({part.text for part in mails[:6]}), 1)
+        self.assertEqual([part.content_type for part in mails[6].attachments], ["application/pdf"])
+        self.assertGreater(min(len(part.content) for part in mails), 50_000)
+
     def test_the_odd_ones_are_those_of_the_tests(self) -> None:
         self.assertGreater(len(mime.odd_mails()), 300)
 

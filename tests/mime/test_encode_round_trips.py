@@ -175,6 +175,21 @@ class CorpusTests(SynchronousTestCase):
                 seen += 1
         self.assertGreater(seen, 600)
 
+    def test_TM17_whatever_a_multipart_is_called_it_stays_one(self) -> None:
+        for subtype, again in (
+            (b"a%b*c'd", "a%b*c'd"),
+            (b"x" * 300, "x" * 300),
+            (b"x" * 2_000, "mixed"),
+            (b"a\0b", "a"),
+        ):
+            octets = (
+                b"Content-Type: multipart/"
+                + subtype
+                + b"; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\n\r\ntwo\r\n--b--\r\n"
+            )
+            found = decode(encode(decode(octets)))
+            self.assertEqual(tree_of(found), f"{again}[text/plain, text/plain]")
+
     def test_TM17_each_can_be_attached_to_a_new_mail(self) -> None:
         for case in CASES:
             part = decode(case.octets)

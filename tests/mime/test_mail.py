@@ -210,6 +210,12 @@ class AttachmentTests(SynchronousTestCase):
             self.assertEqual(Attachment(name, content).part().content_type, guessed, name)
         self.assertEqual(Attachment("a.pdf", b"", "Text/X-Other").part().content_type, "text/x-other")
 
+    def test_a_message_id_is_one_identifier(self) -> None:
+        for bad in (" ", "\t ", "<a@example.org> <b@example.org>"):
+            with self.assertRaises(EncodeError, msg=repr(bad)) as caught:
+                Mail("a@example.org", message_id=bad)
+            self.assertEqual(caught.exception.field, "Message-ID")
+
     def test_what_is_no_type_name_or_id_is_refused(self) -> None:
         for arguments in (
             {"name": "a\r\nb"},
