@@ -40,6 +40,10 @@ _LEVELS: dict[str, Any] = {"warning": LogLevel.warn, **{level.name: level for le
 _MAY_WAIT = frozenset({LogLevel.debug, LogLevel.info})
 
 
+#: What Twisted says of each connection that a web client makes, for a webhook or in an app.
+REMARKS_OF_TWISTED = frozenset({"Starting factory {factory!r}", "Stopping factory {factory!r}"})
+
+
 @implementer(ILogObserver)
 class LineObserver:
     """
@@ -72,7 +76,9 @@ class LineObserver:
         level = event.get("log_level")
         if not isinstance(level, _LevelType):
             level = None
-        elif level is LogLevel.info and event.get("log_namespace") == "log_legacy":
+        elif level is LogLevel.info and (
+            event.get("log_namespace") == "log_legacy" or event.get("log_format") in REMARKS_OF_TWISTED
+        ):
             # Twisted's own remarks ("... starting on 25", "(TCP Port 25 Closed)"): we say the same in our words.
             level = LogLevel.debug
         if level in self._left_out:

@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from mailserver.apps.app import App
 from mailserver.apps.installed import AppSettings
-from mailserver.apps.loading import check_class, options_of
+from mailserver.apps.loading import check_class, options_of, validated
 from mailserver.apps.matching import Match
 from mailserver.config import AppMatch, Config, parse
 from mailserver.config.quantities import toml
@@ -232,7 +232,7 @@ def app_settings(app: AppLike, options: Any = None, match: Any = None) -> list[A
 def _match(match: Any) -> Match:
     if match is None or isinstance(match, Match):
         return match or Match()
-    table = AppMatch.model_validate(match)
+    table = validated(AppMatch, match, "match")
     return Match(table.listener, table.recipients, table.senders, table.networks)
 
 

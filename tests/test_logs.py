@@ -87,6 +87,12 @@ class Observers(SynchronousTestCase):
         levels = [line.split()[2] for line in file.getvalue().splitlines()]
         self.assertEqual(levels, ["warn", "error", "critical", "-", "-"])
 
+    def test_twisteds_remarks_on_connections_of_a_web_client_are_for_debugging(self) -> None:
+        for level, lines in (("info", 0), ("debug", 1)):
+            file = io.StringIO()
+            observer("text", level, file)(event("Starting factory {factory!r}", factory="f"))
+            self.assertEqual(len(file.getvalue().splitlines()), lines, level)
+
     def test_words_that_are_no_format_or_level_are_refused(self) -> None:
         self.assertIn("loud", str(self.assertRaises(ValueError, observer, "text", "loud", io.StringIO())))
         self.assertIn("xml", str(self.assertRaises(ValueError, observer, "xml", "info", io.StringIO())))

@@ -79,6 +79,10 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual((made.config.server.hostname, made.config.limits.errors), ("mx.example.org", 5))
         self.assertEqual(made.apps[0].match.recipients, ("a@example.org",))
         self.assertRaises(TypeError, self.service, hostnam="x")
+        made = self.service(match={"networks": "192.0.2.0/24"})
+        self.assertEqual([str(each) for each in made.apps[0].match.networks], ["192.0.2.0/24"])
+        error = self.assertRaises(AppError, self.service, match={"recipient": "a@example.org"})
+        self.assertEqual((error.key, str(error)), ("match.recipient", "unknown key; did you mean recipients?"))
 
     def test_what_is_an_app(self) -> None:
         self.assertEqual(

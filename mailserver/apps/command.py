@@ -267,8 +267,10 @@ class Command(Delivering):
         """The answer to how it ended.  Raises Refusal."""
         reply = reply_to(outcome, self.options)
         level = "info" if reply is None or outcome.status in ASKED_LATER or reply.code >= 500 else "error"
+        stdout, stderr = _shown(outcome.stdout), _shown(outcome.stderr)
+        told = "{app}: {program} {how} for {recipients}"
         getattr(self.log, level)(
-            "{app}: {program} {how} for {recipients}",
+            told + ("; stdout: {stdout!r}" if stdout else "") + ("; stderr: {stderr!r}" if stderr else ""),
             event="command",
             app=self.name,
             program=self.options.run[0],
@@ -276,8 +278,8 @@ class Command(Delivering):
             transaction=given.envelope.id,
             recipients=[str(each.address) for each in given.recipients],
             status=outcome.status,
-            stdout=_shown(outcome.stdout),
-            stderr=_shown(outcome.stderr),
+            stdout=stdout,
+            stderr=stderr,
         )
         if reply is not None:
             raise Refusal(reply)

@@ -7,17 +7,20 @@ Failures: `AppError` with what is wrong, in words for who wrote the configuratio
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, ValidationError
 
+from mailserver.apps.app import App
 from mailserver.apps.installed import AppSettings, callbacks_of
 from mailserver.apps.matching import Match
 
@@ -78,6 +81,8 @@ def check_class(cls: type) -> None:
     """Raises AppError for what cannot be an app."""
     if not callbacks_of(cls):
         raise AppError("python", f"{cls.__name__} has none of the callbacks of an app, such as rcpt or message")
+    for name in sorted(callbacks_of(cls)):
+        _check_arguments(cls, name)
     for name in ("mechanisms", "verbs", "mail_parameters", "rcpt_parameters"):
         given = getattr(cls, name, ())
         if isinstance(given, str) or not all(isinstance(each, str) and each.isascii() for each in given):
@@ -89,9 +94,27 @@ def check_class(cls: type) -> None:
         )
 
 
+def _check_arguments(cls: type, name: str) -> None:
+    """Raises AppError for a callback that cannot take what it is called with: each mail would be a 451."""
+    expected = tuple(inspect.signature(getattr(App, name)).parameters)[1:]
+    try:
+        signature = inspect.signature(getattr(cls, name))
+    except (TypeError, ValueError):
+        return  # nobody knows what it takes, such as one written in C
+    by_class = isinstance(inspect.getattr_static(cls, name), classmethod | staticmethod)
+    try:
+        signature.bind(*(() if by_class else (None,)), *expected)
+    except TypeError:
+        wanted = ", ".join(("self", *expected))
+        raise AppError("python", f"{cls.__name__}.{name} must take other arguments: {name}({wanted})") from None
+
+
 def options_of(cls: type, given: Mapping[str, Any], folder: Path = Path()) -> Any:
     """
     The options as the app's own model makes them; None where it has none.
+
+    A key that the model does not know is an error, unless the model itself says what becomes of it
+    (`model_config = ConfigDict(extra=...)`): pydantic alone would drop it, and with it what a slip of the pen meant.
 
     folder: where relative paths start; validators of the model find it in their context.  Raises AppError with each
     problem.
@@ -101,18 +124,52 @@ def options_of(cls: type, given: Mapping[str, Any], folder: Path = Path()) -> An
         if given:
             raise AppError("options", f"{cls.__name__} takes no options (it has no Options)")
         return None
+    return validated(model, given, "options", {"folder": folder})
+
+
+def validated(model: type[BaseModel], given: Mapping[str, Any], name: str, context: Any = None) -> Any:
+    """
+    A table of one's own as its model makes it.  name: what it is called, in errors.  context: of validators.
+
+    Raises AppError with each problem, and with keys that the model does not know.
+    """
+    known = _keys(model)
+    made: Any = None
+    wrong: list[tuple[str, str]] = []
     try:
-        return model.model_validate(dict(given), context={"folder": folder})
+        made = model.model_validate(dict(given), context=context)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False, include_input=False)
-        key = ".".join(["options", *map(str, first["loc"])])
-        more = "".join(f"; {'.'.join(map(str, each['loc']))}: {_words(each)}" for each in others)
-        raise AppError(key, _words(first) + more) from None
+        for each in error.errors(include_url=False, include_input=False):
+            place = ".".join(map(str, each["loc"]))
+            unknown = each["type"] == "extra_forbidden" and place in given
+            words = _unknown(place, known) if unknown else str(each["msg"]).removeprefix("Value error, ")
+            wrong.append((place, words))
+    if model.model_config.get("extra") is None:
+        wrong += [(key, _unknown(key, known)) for key in given if key not in known]
+    if wrong:
+        (place, text), *others = wrong
+        more = "".join(f"; {other}: {words}" for other, words in others)
+        raise AppError(f"{name}.{place}" if place else name, text + more)
+    return made
 
 
-def _words(details: Any) -> str:
-    text = str(details["msg"])
-    return text.removeprefix("Value error, ")
+def _keys(model: type[BaseModel]) -> set[str]:
+    """What its fields may be called in a configuration: their names, and other names that they have."""
+    keys = set(model.model_fields)
+    for field in model.model_fields.values():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        for choice in choices:
+            if isinstance(choice, AliasPath):
+                keys.add(str(choice.path[0]))
+            elif choice is not None:
+                keys.add(choice)
+    return keys
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; there are {', '.join(sorted(known))}"
 
 
 def _module(name: str) -> Any:

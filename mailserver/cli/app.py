@@ -119,6 +119,9 @@ def run_app(wanted: Wanted, data: Path) -> None:
     except StartError as error:
         raise click.ClickException("\n".join(error.lines)) from error
     globalLogBeginner.beginLoggingTo([observer("text", "info", sys.stderr)], redirectStandardIO=False)
-    running.start()
+    try:
+        running.start()
+    except StartError as error:  # such as: another server uses the same data
+        raise click.ClickException("\n".join(error.lines)) from error
     reactor.addSystemEventTrigger("before", "shutdown", running.stop)
     reactor.run()

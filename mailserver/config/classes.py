@@ -345,8 +345,8 @@ class AppMatch(Table):
         description='Patterns of senders; "<>" is the null sender of bounces.',
         examples=[["*@example.com"]],
     )
-    networks: Networks = Field(
-        default=(), description="Addresses and networks of clients.", examples=[["192.0.2.0/24"]]
+    networks: Annotated[Networks, BeforeValidator(one_or_many)] = Field(
+        default=(), description="Addresses and networks of clients, one or a list.", examples=[["192.0.2.0/24"]]
     )
 
 

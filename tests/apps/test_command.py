@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.address import parse_address
@@ -286,6 +287,7 @@ class DeliverTests(CommandCase):
         (event,) = told
         self.assertEqual((event["stdout"], event["stderr"], event["status"]), ("out", "err \\xff", 1))
         self.assertEqual((event["app"], event["log_level"].name), ("test", "error"))
+        self.assertIn(r"; stdout: 'out'; stderr: 'err \\xff'", formatEvent(event))
 
     def test_the_end_of_the_process_ends_what_runs(self) -> None:
         app = self.app()

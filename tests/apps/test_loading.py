@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.apps.app import App
+from mailserver.apps.command import Command
 from mailserver.apps.loading import AppError, check_class, load_class, options_of, settings_of
 from mailserver.config import AppMatch, AppTable
 
@@ -95,6 +96,17 @@ class LoadTests(SynchronousTestCase):
         self.assertRaises(AppError, check_class, type("A", (Taking,), {"verbs": ("MAIL",)}))
         check_class(type("A", (Taking,), {"verbs": ("XPING", "*", "HELP")}))
 
+    def test_a_callback_that_cannot_be_called_is_told_with_what_it_must_take(self) -> None:
+        def message(self: object, envelope: object) -> None:
+            raise NotImplementedError
+
+        error = self.assertRaises(AppError, check_class, type("Short", (App,), {"message": message}))
+        self.assertIn("Short.message must take other arguments: message(self, envelope, message)", str(error))
+
+    def test_arguments_may_have_other_names_and_forms(self) -> None:
+        for each in (lambda self, a, b, c=1: None, lambda *given: None, staticmethod(lambda a, b: None)):
+            check_class(type("Free", (App,), {"message": each}))
+
 
 class OptionsTests(SynchronousTestCase):
     def test_the_model_makes_them(self) -> None:
@@ -106,6 +118,31 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(error.key, "options.folder")
         self.assertIn("most", str(error))
         self.assertNotIn("s3cret", str(error))
+
+    def test_a_key_that_the_model_does_not_know_is_told(self) -> None:
+        error = self.assertRaises(AppError, options_of, Taking, {"folder": "/srv", "mots": 4})
+        self.assertEqual(error.key, "options.mots")
+        self.assertIn("unknown key; did you mean most?", str(error))
+
+    def test_a_ready_app_tells_of_an_unknown_key_in_the_same_words(self) -> None:
+        error = self.assertRaises(AppError, options_of, Command, {"run": "/bin/cat", "usr": "x"})
+        self.assertEqual(error.key, "options.usr")
+        self.assertIn("unknown key; did you mean user?", str(error))
+
+    def test_a_model_may_say_itself_what_becomes_of_other_keys(self) -> None:
+        class Loose(BaseModel):
+            model_config = ConfigDict(extra="allow")
+
+        app = type("Loosely", (Taking,), {"Options": Loose})
+        self.assertEqual(options_of(app, {"colour": "red"}).colour, "red")
+
+    def test_another_name_of_a_field_is_known(self) -> None:
+        class Named(BaseModel):
+            from_: str = Field(alias="from")
+            to: str = Field(validation_alias=AliasChoices("recipient", AliasPath("recipients", 0)))
+
+        app = type("Naming", (Taking,), {"Options": Named})
+        self.assertEqual(options_of(app, {"from": "a", "recipients": ["b"]}).to, "b")
 
     def test_who_has_no_model_takes_none(self) -> None:
         plain = type("Plain", (App,), {"message": Taking.message})

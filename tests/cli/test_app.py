@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from click.testing import CliRunner, Result
+from twisted.logger import globalLogBeginner
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli import app as module
-from mailserver.cli.app_run import Wanted
+from mailserver.cli.app_run import AppRun, Wanted
 from mailserver.cli.main import mailserver
+from mailserver.foundations import StartError
 
 
 class AppTests(SynchronousTestCase):
@@ -76,6 +78,21 @@ class AppTests(SynchronousTestCase):
         self.assertEqual(result.exit_code, 1)
         self.assertIn(f"{folder}/desk.py:3: NameError: name 'oops' is not defined", result.stderr)
         self.assertFalse((folder / "data").exists())
+
+    def test_data_that_another_server_uses_ends_it_with_one_line(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "desk.py").touch()
+        self.patch(globalLogBeginner, "beginLoggingTo", lambda *args, **keys: None)
+        self.patch(AppRun, "prepare", lambda run: None)
+
+        def start(run: AppRun) -> None:
+            raise StartError(["journal/1: is the server running already?"])
+
+        self.patch(AppRun, "start", start)
+        result = self.run_app("--data", str(folder / "data"), "app", "run", str(folder / "desk.py"))
+        self.assertEqual(result.exit_code, 1)
+        self.assertEqual(result.stderr, "Error: journal/1: is the server running already?\n")
 
     def test_a_folder_that_cannot_be_that_of_the_data_is_refused(self) -> None:
         result = self.run_app("--data", "/etc", "app", "run", "desk.py")
