@@ -46,14 +46,15 @@ from mailserver.connections import OpenConnections
 from mailserver.control import ControlService
 from mailserver.counters import Counters
 from mailserver.delivery.inbound import MailRealm, Rooms
+from mailserver.delivery.release import Releasing
 from mailserver.delivery.submission import Senders
-from mailserver.durable import make_directories
+from mailserver.durable import Durable, make_directories
 from mailserver.durable.storage import Storage, StorageError, StorageSettings, Surroundings
 from mailserver.lean_tls import LeanTLSFactory
 from mailserver.maildir.delivery import MaildirStore
 from mailserver.maildir.names import UniqueNames, mailbox_path, sizes
 from mailserver.maildir.quota import Quotas
-from mailserver.maildir.sweep import Sweep
+from mailserver.maildir.sweep import Sweep, is_running
 from mailserver.policy.clients import ClientLimits, Elsewhere, network
 from mailserver.policy.space import FreeSpace
 from mailserver.privileges import Owner, give
@@ -66,6 +67,9 @@ from mailserver.smtp.rules import SessionSettings
 from mailserver.smtp.server import ESMTPServerFactory
 from mailserver.smtp.stock import mechanisms_of
 from mailserver.sockets import within
+from mailserver.spool.folder import DIRECTORY as SPOOL
+from mailserver.spool.folder import Folder
+from mailserver.spool.holding import Spool
 from mailserver.stalls import StallWatch
 from mailserver.tls import CertificateProblem, CertificateSet, CertificateWatch
 
@@ -218,10 +222,21 @@ class Foundations(MultiService):
         # Given by the program that the server is a part of; see `mailserver.server`.
         self.embedded_apps: Sequence[AppSettings] = ()
         self.apps = AppHouse(reactor, self.app_threads.run, self.counters, self.data_dir / "apps")
-        for service in (self.app_threads, self.apps, self.hashing, self.storage, self.watch, self.stalls):
+        # A door without the journal: see `spool.holding`.
+        door = Durable(run_in_thread=self.files.run, unique_name=self.names.next)
+        folder = Folder(self.data_dir / SPOOL, self.names.next)
+        self.releasing = Releasing(folder, door.run, reactor, self._is_leftover)
+        self.spool = Spool(folder, door, door.run, self.names.next, self.releasing.held)
+        for service in (self.app_threads, self.apps, self.hashing, self.storage, door, self.watch, self.stalls):
             service.setServiceParent(self)
+        self.releasing.setServiceParent(self)
         if place.unique:
             ControlService(self.data_dir, {"stats": self.stats}, reactor).setServiceParent(self)
+
+    def _is_leftover(self, name: str) -> bool:
+        """Was this temporary file made by a process of ours that is gone?"""
+        pid = self.names.pid_of(name)
+        return pid is not None and not is_running(pid)
 
     def _surroundings(self, reactor: Any) -> Surroundings:
         return Surroundings(
@@ -260,6 +275,10 @@ class Foundations(MultiService):
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
+        # It uses nearly all of the others.
+        released = self.releasing.stopService()
+        if released is not None:
+            await released
         stopped = super().stopService()
         if stopped is not None:
             await stopped
@@ -346,6 +365,9 @@ def settings_of(config: Config, listener: Listener) -> SessionSettings:
         lmtp=listener.protocol == "lmtp",
         banner_delay=listener.banner_delay,
         vrfy=listener.vrfy,
+        # RFC 4865 is an extension of submission alone.
+        hold=int(listener.limits.hold) if listener.protocol == "submission" else 0,
+        now=time.time,
     )
 
 
@@ -380,6 +402,7 @@ def rooms_of(config: Config, ground: Foundations) -> Rooms:
         senders=senders,
         # Who develops sends the same message twice, and stored ones again.
         check_loops=not config.development,
+        spool=ground.spool,
     )
 
 
@@ -428,7 +451,9 @@ def factory_of(
     apps: Sequence[InstalledApp] = (),
 ) -> Any:
     """What makes the protocols of a listener.  apps: all that there are."""
-    portal = Portal(MailRealm(rooms, submission=listener.protocol == "submission"))
+    settings = settings_of(config, listener)
+    held_messages = listener.limits.held_messages if settings.hold and settings.offers("FUTURERELEASE") else 0
+    portal = Portal(MailRealm(rooms, submission=listener.protocol == "submission", held_messages=held_messages))
     if listener.auth != "off":
         portal.registerChecker(AnyPassword() if config.development else ground.checker)
     if listener.auth != "required":
@@ -439,7 +464,6 @@ def factory_of(
         raise StartError([f"{error.path}: {error.text}"]) from error
     here = [app for app in apps if app.match.listener(listener.name)]
     kind: Callable[..., Any] = ESMTPServerFactory
-    settings = settings_of(config, listener)
     if here:
         settings = with_apps(settings, here)
         kind = partial(

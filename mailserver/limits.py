@@ -73,6 +73,18 @@ class Limits:
         100, 10, 1_000_000, "Commands without a message (NOOP, RSET, VRFY, EHLO) between messages, then 421."
     )
 
+    # -- mail that shall be released later ---------------------------------------------------------------------
+    hold: float = _seconds(
+        2_592_000.0,
+        0.0,
+        31_536_000.0,
+        "How long a message of our own user may be held for a later release (FUTURERELEASE, RFC 4865, on submission "
+        "listeners); 0: not offered.",
+    )
+    held_messages: int = _count(
+        1_000, 1, 1_000_000, "Messages that one account may have held at the same time, then 452."
+    )
+
     # -- how long it may take ----------------------------------------------------------------------------------
     proxy_header_timeout: float = _seconds(
         5.0, 1.0, 60.0, "The header of the PROXY protocol, where `proxy_protocol` is on; proxies send it at once."

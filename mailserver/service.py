@@ -114,12 +114,12 @@ def key_of(listener: Listener) -> str:
 
 
 class Makers:
-    """For the key of each listener what makes its protocols; and the apps that these know.  Raises StartError."""
+    """For the key of each listener what makes its protocols; and the rooms and apps they know.  Raises StartError."""
 
     def __init__(self, config: Config, ground: Foundations, reactor: Any) -> None:
-        rooms, self.apps = rooms_of(config, ground), apps_of(config, ground)
+        self.rooms, self.apps = rooms_of(config, ground), apps_of(config, ground)
         self.factories = {
-            key_of(listener): factory_of(config, listener, rooms, ground, reactor, self.apps)
+            key_of(listener): factory_of(config, listener, self.rooms, ground, reactor, self.apps)
             for listener in config.listeners
         }
 
@@ -336,5 +336,6 @@ class MailService(ReloadingService):
     def _use(self, makers: Makers) -> None:
         """New connections find what these factories know."""
         self.ground.apps.use(makers.apps)
+        self.ground.releasing.use(makers.rooms)
         for key, each in self._open.items():
             each.factory.current = makers.factories[key]

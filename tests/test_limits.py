@@ -27,6 +27,8 @@ DEFAULTS = [
     ("error_delay", 1.0, "", None),
     ("errors", 20, "", None),
     ("idle_commands", 100, "", None),
+    ("hold", 2_592_000.0, "30 days; RFC 4865 sets no number", 0.0),
+    ("held_messages", 1000, "", None),
     ("proxy_header_timeout", 5.0, "", None),
     ("tls_handshake_timeout", 30.0, "", None),
     ("command_timeout", 300.0, "RFC 5321 4.5.3.2.7", None),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mailserver.cli.main import config_of
+from mailserver.cli.owner import become_owner
 
 if TYPE_CHECKING:
     from mailserver.config import Config
@@ -68,7 +69,7 @@ def replay(ctx: click.Context, form: str) -> None:
     reports: list[dict[str, Any]] = []
     if (data / DIRECTORY).is_dir():
         try:
-            _become_owner(data)
+            become_owner(data)
             place = _place(config)
             with recovering(data / DIRECTORY):
                 for directory in journals(data):
@@ -175,12 +176,3 @@ def _place(config: Config) -> Place:
         mount=mount_identity(mail),
         size_of_name=lambda name: sizes(name)[0] if names.pid_of(name) is not None else None,
     )
-
-
-def _become_owner(data: Path) -> None:
-    """Files that root writes could not be read by the server."""
-    owner = data.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.setgroups([])
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)

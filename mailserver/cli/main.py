@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "alias": ("mailserver.cli.alias:alias", "Add, list and remove aliases."),
     "dkim": ("mailserver.cli.dkim:dkim", "Make and show the keys that mail is signed with."),
     "journal": ("mailserver.cli.journal:journal", "Check and recover the journals of the mail storage."),
+    "spool": ("mailserver.cli.spool:spool", "List, release and delete messages that wait for their release."),
     "stats": ("mailserver.cli.stats:stats", "Show what the running server has counted."),
 }
 

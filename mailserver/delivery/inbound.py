@@ -3,7 +3,8 @@ The avatar of a connection: decides about mail with the policies and the router,
 
 In: the questions of `smtp/server`.  Out: yes, `Refusal`, and a delivery to all destinations of a message.
 The realm makes one for each login; `Rooms` is what all of them share.
-RFC 5321 3.3 to 3.6 (transactions, relaying), RFC 6409 (submission).
+What a user wants to be held (FUTURERELEASE) goes into the spool instead; `release` delivers it later.
+RFC 5321 3.3 to 3.6 (transactions, relaying), RFC 6409 (submission), RFC 4865 (held messages).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from mailserver.interfaces import IDelivery, IMailAvatar
 from mailserver.maildir.delivery import MaildirStore, Target
 from mailserver.reply import Refusal, Reply
 from mailserver.routing import Local, Remote
+from mailserver.smtp.parameters import release_time
+from mailserver.spool.held import Held
+from mailserver.spool.holding import Holding, Spool
 
 _log = Logger(namespace="mailserver.delivery")
 
@@ -40,7 +44,8 @@ class Rooms:
 
     router: an `IRouter`.  store: where local mail goes.  policies: asked in order at MAIL, each raises `Refusal`.
     delivered_to: "single", "always" or "never".  now: seconds since 1970.  senders: whom users may write as; None: as
-    everybody.  check_loops: is mail refused that was delivered to the same mailbox before?
+    everybody.  check_loops: is mail refused that was delivered to the same mailbox before?  spool: where messages
+    wait that shall be delivered later; None: none does.
     """
 
     hostname: str
@@ -51,6 +56,7 @@ class Rooms:
     delivered_to: str = "single"
     senders: Senders | None = None
     check_loops: bool = True
+    spool: Spool | None = None
 
 
 @implementer(IRealm)
@@ -59,12 +65,14 @@ class MailRealm:
     Gives a `MailAvatar` to whoever logged in.
 
     submission: the listener takes the mail of our own users: those who logged in may send to other servers, but only
-    as themselves, and what their messages lack is added (RFC 6409).
+    as themselves, and what their messages lack is added (RFC 6409).  held_messages: how many of a user's messages may
+    wait for their release; 0: FUTURERELEASE is not offered here.
     """
 
-    def __init__(self, rooms: Rooms, *, submission: bool) -> None:
+    def __init__(self, rooms: Rooms, *, submission: bool, held_messages: int = 0) -> None:
         self._rooms = rooms
         self._submission = submission
+        self._held_messages = held_messages
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> tuple[Any, Any, Callable[[], None]]:  # noqa: ARG002, N803
         """See `IRealm`.  Raises NotImplementedError for interfaces other than `IMailAvatar`."""
@@ -72,11 +80,47 @@ class MailRealm:
             raise NotImplementedError("this realm has mail avatars only")
         # Checkers give bytes, or (foreign ones) text.
         user = "" if avatarId is ANONYMOUS else avatarId if isinstance(avatarId, str) else avatarId.decode("utf-8")
-        return IMailAvatar, MailAvatar(self._rooms, user, submission=self._submission), _nothing
+        avatar = MailAvatar(self._rooms, user, submission=self._submission, held_messages=self._held_messages)
+        return IMailAvatar, avatar, _nothing
 
 
 def _nothing() -> None:
     """The avatar's own `logout` does what there is to do."""
+
+
+def only_local(envelope: Envelope, recipient: Recipient, targets: tuple[Local | Remote, ...]) -> tuple[Local, ...]:
+    """These targets, all of which must be mailboxes of ours.  Raises Refusal."""
+    remote = [str(target.address) for target in targets if isinstance(target, Remote)]
+    if remote:
+        # There is no queue yet: whoever sends keeps the message and tries again.
+        _log.warn(
+            "{transaction}: mail for {remote} cannot be sent: this version has no outgoing queue",
+            event="no-queue",
+            transaction=envelope.id,
+            recipient=str(recipient.address),
+            remote=remote,
+        )
+        raise Refusal(replies.NO_QUEUE_YET)
+    return tuple(target for target in targets if isinstance(target, Local))
+
+
+def targets_for(rooms: Rooms, envelope: Envelope, mailboxes: Mapping[Any, Local], received: bytes) -> list[Target]:
+    """
+    The message for each of these mailboxes (Maildir -> `Local`), with our fields on top.
+    received: that of our own Received field; b"" when the message has it already.
+    """
+    first = trace.return_path(envelope.sender)
+    named = rooms.delivered_to == "always" or (
+        rooms.delivered_to == "single" and len(envelope.recipients) == 1 and len(mailboxes) == 1
+    )
+    return [
+        Target(
+            path=local.path,
+            quota=local.quota,
+            header=first + (trace.delivered_to(local.address) if named else b"") + received,
+        )
+        for local in mailboxes.values()
+    ]
 
 
 @implementer(IMailAvatar)
@@ -87,6 +131,7 @@ class MailAvatar:
     _rooms: Rooms
     user: str
     submission: bool = field(kw_only=True)
+    held_messages: int = field(default=0, kw_only=True)
     _routes: dict[Address, tuple[Local, ...]] = field(default_factory=dict)
 
     @property
@@ -107,14 +152,18 @@ class MailAvatar:
         targets = self._rooms.router.route(recipient.address, may_relay=self.may_relay)
         if isinstance(targets, Awaitable):
             return self._keep_later(envelope, recipient, targets)
-        local = self._local(envelope, recipient, targets)
-        if any(each.quota for each in local):
+        local = only_local(envelope, recipient, targets)
+        if any(each.quota for each in local) and self._release_time(envelope) is None:
             return self._keep_if_room(envelope, recipient, local)
         self._routes[recipient.address] = local
         return None
 
     async def _keep_later(self, envelope: Envelope, recipient: Recipient, targets: Awaitable[Any]) -> None:
-        await self._keep_if_room(envelope, recipient, self._local(envelope, recipient, await targets))
+        local = only_local(envelope, recipient, await targets)
+        if self._release_time(envelope) is None:
+            await self._keep_if_room(envelope, recipient, local)
+        else:
+            self._routes[recipient.address] = local
 
     async def _keep_if_room(self, envelope: Envelope, recipient: Recipient, local: tuple[Local, ...]) -> None:
         # A full mailbox is told here, where the reply is for this recipient alone: at the end of the text it would
@@ -124,20 +173,12 @@ class MailAvatar:
                 await self._rooms.store.check_room(each.path, envelope.size or 1, each.quota)
         self._routes[recipient.address] = local
 
-    @staticmethod
-    def _local(envelope: Envelope, recipient: Recipient, targets: tuple[Local | Remote, ...]) -> tuple[Local, ...]:
-        remote = [str(target.address) for target in targets if isinstance(target, Remote)]
-        if remote:
-            # There is no queue yet: whoever sends keeps the message and tries again.
-            _log.warn(
-                "{transaction}: mail for {remote} cannot be sent: this version has no outgoing queue",
-                event="no-queue",
-                transaction=envelope.id,
-                recipient=str(recipient.address),
-                remote=remote,
-            )
-            raise Refusal(replies.NO_QUEUE_YET)
-        return tuple(target for target in targets if isinstance(target, Local))
+    def _release_time(self, envelope: Envelope) -> float | None:
+        """When the message shall be released; None: it is not held."""
+        rooms = self._rooms
+        if rooms.spool is None or not self.held_messages or not envelope.parameters:
+            return None
+        return release_time(envelope.parameters, rooms.now())
 
     def data(self, envelope: Envelope) -> IDelivery:
         """A delivery to the mailboxes of all recipients."""
@@ -146,14 +187,18 @@ class MailAvatar:
             for local in self._routes[recipient.address]:
                 # Whoever is reached in two ways gets one copy.
                 mailboxes.setdefault(local.path, local)
-        targets = self._targets(envelope, mailboxes)
         accepted = Reply(250, "2.0.0", f"Ok: queued as {envelope.id}")
         rooms = self._rooms
         judges: list[Judge] = []
         inner: Any
         leave_out = None
-        if envelope.protocol.startswith(("LMTP", "UTF8LMTP")) and len(envelope.recipients) > 1:
+        release = self._release_time(envelope)
+        received = trace.received(envelope, hostname=rooms.hostname, now=rooms.now())
+        if release is not None:
+            inner = self._held(envelope, release, received)
+        elif envelope.protocol.startswith(("LMTP", "UTF8LMTP")) and len(envelope.recipients) > 1:
             routes = [self._routes[recipient.address] for recipient in envelope.recipients]
+            targets = targets_for(rooms, envelope, mailboxes, received)
             each = inner = EachRecipient(rooms.store.deliver(targets, partial=True), routes, accepted)
 
             def leave_out(key: str) -> None:
@@ -161,7 +206,7 @@ class MailAvatar:
                     if local.address.key == key:
                         each.refuse(local.path, Refusal(SEEN))
         else:
-            inner = rooms.store.deliver(targets)
+            inner = rooms.store.deliver(targets_for(rooms, envelope, mailboxes, received))
         if rooms.check_loops:
             judges.append(LoopCheck([local.address for local in mailboxes.values()], leave_out=leave_out))
         if self.submission:
@@ -169,21 +214,12 @@ class MailAvatar:
         # The trace fields that a Target holds stand above what the gate lets through.
         return HeaderGate(Transaction([inner], accepted), judges)  # type: ignore[return-value]
 
-    def _targets(self, envelope: Envelope, mailboxes: Mapping[Any, Local]) -> list[Target]:
+    def _held(self, envelope: Envelope, release: float, received: bytes) -> Holding:
         rooms = self._rooms
-        first = trace.return_path(envelope.sender)
-        then = trace.received(envelope, hostname=rooms.hostname, now=rooms.now())
-        named = rooms.delivered_to == "always" or (
-            rooms.delivered_to == "single" and len(envelope.recipients) == 1 and len(mailboxes) == 1
-        )
-        return [
-            Target(
-                path=local.path,
-                quota=local.quota,
-                header=first + (trace.delivered_to(local.address) if named else b"") + then,
-            )
-            for local in mailboxes.values()
-        ]
+        spool = rooms.spool
+        assert spool is not None
+        held = Held(envelope, spool.unique(), received=rooms.now(), release=release, next_try=release)
+        return spool.hold(held, received, self.held_messages)
 
     async def verify(self, address: Address) -> Reply:
         """See `IMailAvatar`: what RCPT would say, without a word about aliases."""

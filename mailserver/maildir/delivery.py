@@ -24,7 +24,7 @@ from zope.interface import implementer
 from mailserver.durable import Draft, Durable, NewFile
 from mailserver.interfaces import IDelivery
 from mailserver.maildir.lines import LineEndings, to_crlf, to_lf
-from mailserver.maildir.names import UniqueNames, with_sizes
+from mailserver.maildir.names import Names, with_sizes
 from mailserver.maildir.quota import Quotas, Reservation
 from mailserver.reply import LOCAL_TROUBLE, Refusal
 
@@ -64,7 +64,7 @@ class MaildirStore:
     """
 
     durable: Durable
-    names: UniqueNames
+    names: Names
     quotas: Quotas
     line_endings: Literal["lf", "crlf"] = "lf"
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 from mailserver.address import Address, fold_local
 
@@ -74,6 +76,24 @@ def decode_name(name: str) -> str:
 def mailbox_path(root: Path, address: Address) -> Path:
     """The Maildir of an address: root/<domain>/<local>; the same for all that are equal by `Address.key`."""
     return root / encode_name(address.ascii_domain) / encode_name(fold_local(address.local))
+
+
+class Names(Protocol):
+    """Where a delivery has the names of its files from."""
+
+    def next(self) -> str:
+        """A name, without sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneName:
+    """The name of a message that was given it before, so that a second delivery can be told from the first."""
+
+    name: str
+
+    def next(self) -> str:
+        """See `Names`."""
+        return self.name
 
 
 class UniqueNames:

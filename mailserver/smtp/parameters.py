@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from mailserver import reply as replies
 from mailserver.address import AddressError, parse_address
@@ -169,6 +169,7 @@ def _check_orcpt(keyword: str, value: str | None) -> None:
             raise _bad(keyword) from error
 
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _SECONDS = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
 #: RFC 4865 2 and RFC 3339 5.6, to the second.
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d)\Z", re.ASCII)
@@ -186,6 +187,27 @@ def _check_hold_until(keyword: str, value: str | None) -> None:
         real = False
     if not real:
         raise _bad(keyword)
+
+
+def release_time(given: Parameters, now: float) -> float | None:
+    """
+    When a message with these parameters, which `mail_parameters` has checked, shall be released; None: at once.
+
+    now, and the result: seconds since 1970.  A HOLDUNTIL that is over, and HOLDFOR=0, ask for no hold.
+    RFC 4865 4 and 5.
+    """
+    if (seconds := given.get("HOLDFOR")) is not None:
+        release = now + int(seconds)
+    elif (until := given.get("HOLDUNTIL")) is not None:
+        release = (datetime.fromisoformat(until) - _EPOCH).total_seconds()
+    else:
+        return None
+    return release if release > now else None
+
+
+def date_time(at: float) -> str:
+    """Seconds since 1970 as a date-time of RFC 3339 5.6 in UTC, to the second: the form of HOLDUNTIL."""
+    return (_EPOCH + timedelta(seconds=int(at))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 #: parameter of MAIL -> the extension that brings it.

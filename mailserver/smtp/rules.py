@@ -104,6 +104,11 @@ class LoginContext:
 MechanismFactory = Callable[[LoginContext], SaslServer]
 
 
+def _beginning() -> float:
+    """The time where nobody has to know it."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """
@@ -115,9 +120,9 @@ class SessionSettings:
     off: extensions (of `EXTENSIONS`) that are not announced and do not work.  xclient: the peer may use XCLIENT.
     lmtp: the conversation is LMTP.  banner_delay: seconds that a client must wait for the banner; who talks before it
     is refused.  vrfy: VRFY tells who exists.  hold: FUTURERELEASE (RFC 4865) for at most so many seconds; 0: not
-    offered.  verbs: commands beyond ours that somebody answers, b"*" for all of them.  mail_parameters,
-    rcpt_parameters: ESMTP parameters beyond ours that somebody understands.  tell_mistakes: tell of each mistake of
-    the client.
+    offered.  now: seconds since 1970, for that.  verbs: commands beyond ours that somebody answers, b"*" for all of
+    them.  mail_parameters, rcpt_parameters: ESMTP parameters beyond ours that somebody understands.  tell_mistakes:
+    tell of each mistake of the client.
     """
 
     hostname: str
@@ -136,6 +141,7 @@ class SessionSettings:
     banner_delay: float = 0.0
     vrfy: bool = False
     hold: int = 0
+    now: Callable[[], float] = _beginning
     verbs: frozenset[bytes] = frozenset()
     mail_parameters: frozenset[str] = frozenset()
     rcpt_parameters: frozenset[str] = frozenset()

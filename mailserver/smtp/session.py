@@ -31,6 +31,7 @@ from mailserver.smtp import events
 from mailserver.smtp.conversation import refused
 from mailserver.smtp.events import Answer
 from mailserver.smtp.logins import LoginCommands
+from mailserver.smtp.parameters import date_time
 from mailserver.smtp.rules import (
     ALLOWED,
     BEFORE_TLS,
@@ -179,11 +180,13 @@ class SMTPSession(LoginCommands, MailCommands):
 
     def extensions(self) -> list[str]:
         """The lines of the EHLO reply behind the first, in the order of `EXTENSIONS`; each only where it works."""
+        hold = self.settings.hold
         values = {
             "SIZE": f"SIZE {self._limits.message_size}",
             # RFC 9422 4: what 452 and 421 would tell too late.
             "LIMITS": f"LIMITS MAILMAX={self._limits.messages_per_connection} RCPTMAX={self._limits.recipients}",
-            "FUTURERELEASE": f"FUTURERELEASE {self.settings.hold}",
+            # RFC 4865 4: how long, and until when, a message can be held.
+            "FUTURERELEASE": f"FUTURERELEASE {hold} {date_time(self.settings.now() + hold)}",
             "XCLIENT": "XCLIENT NAME ADDR PORT PROTO HELO LOGIN",
             "AUTH": "AUTH " + " ".join(self.offered_mechanisms()),
         }

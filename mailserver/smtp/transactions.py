@@ -22,8 +22,10 @@ from mailserver.smtp.parameters import (
     NOTHING_WANTED,
     MailParameters,
     Unacceptable,
+    date_time,
     mail_parameters,
     rcpt_parameters,
+    release_time,
 )
 from mailserver.smtp.rules import State
 from mailserver.smtp.syntax import BadSyntax, parse_path
@@ -79,8 +81,7 @@ class MailCommands(Conversation):
         except Unacceptable as error:
             self._error(error.reply)
             return
-        if rest and int(wanted.given.get("HOLDFOR") or 0) > self.settings.hold:
-            self._error(Reply(501, "5.5.4", f"HOLDFOR is over {self.settings.hold} seconds"))
+        if rest and "FUTURERELEASE" in self.working_extensions() and self._held_too_long(wanted.given):
             return
         if sender is not None and not sender.is_ascii and not wanted.smtputf8:
             # RFC 6531 3.5: an internationalised address needs the parameter.
@@ -117,6 +118,14 @@ class MailCommands(Conversation):
             self._reply(answer if isinstance(answer, Reply) else replies.SENDER_OK)
 
         self._ask(events.Mail(envelope), answered)
+
+    def _held_too_long(self, given: Parameters) -> bool:
+        """Say 501 to a hold that is longer than EHLO has told."""
+        now, most = self.settings.now(), self.settings.hold
+        if (release_time(given, now) or now) - now <= most:
+            return False
+        self._error(Reply(501, "5.5.4", f"Held for {most} seconds at most, until {date_time(now + most)}"))
+        return True
 
     def _mail_parameters(self, text: bytes) -> MailParameters:
         return mail_parameters(text, self._limits, self.working_extensions(), self.settings.mail_parameters)

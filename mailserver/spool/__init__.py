@@ -1,0 +1,1 @@
+"""Names the room: messages that wait on the disk until they may be delivered."""
