@@ -40,7 +40,7 @@ def spool() -> None:
 @FAILED
 @FORMAT
 @click.pass_context
-def list_(ctx: click.Context, form: str, failed: bool) -> None:
+def list_(ctx: click.Context, form: str, *, failed: bool) -> None:
     """List them, the earliest release first."""
     rows = list(_rows(_folder(ctx), "failed" if failed else "held"))
     click.echo(json.dumps(rows, indent=2) if form == "json" else "\n".join(_page(rows)))
@@ -50,7 +50,7 @@ def list_(ctx: click.Context, form: str, failed: bool) -> None:
 @click.argument("id")
 @FAILED
 @click.pass_context
-def release(ctx: click.Context, id: str, failed: bool) -> None:  # noqa: A002 - as above
+def release(ctx: click.Context, id: str, *, failed: bool) -> None:  # noqa: A002 - as above
     """
     Release the message ID now; a failed one is tried again.
 
@@ -70,7 +70,7 @@ def release(ctx: click.Context, id: str, failed: bool) -> None:  # noqa: A002 - 
 @click.argument("id")
 @FAILED
 @click.pass_context
-def delete(ctx: click.Context, id: str, failed: bool) -> None:  # noqa: A002 - as above
+def delete(ctx: click.Context, id: str, *, failed: bool) -> None:  # noqa: A002 - as above
     """Delete the message ID: nobody gets it, and nobody is told."""
     with _claimed(ctx, id, "failed" if failed else "held") as claim:
         claim.remove()

@@ -125,7 +125,7 @@ class HeldTests(ServerTestCase):
     def test_who_is_gone_by_then_is_reported_to_the_sender(self) -> None:
         server = self.serve()
         self.submit(server, "HOLDFOR=3", "ENVID=QQ+2B3", recipients=("small@example.org",))
-        server.accounts("account", "remove", "small@example.org")
+        server.accounts("account", "remove", "--yes", "small@example.org")
         await_true(lambda: bool(server.files(ANNA)), "a report", server.told)
         report = server.files(ANNA)[0].read_bytes()
         self.assertTrue(report.startswith(b"Return-Path: <>\n"), report)

@@ -123,8 +123,8 @@ class ExtensionTests(SynchronousTestCase):
         self.assertEqual(self.ehlo(**AUTH), [*always, limits])
         self.assertEqual(self.ehlo(**AUTH, tls=True), [*always, auth, "REQUIRETLS", limits])
         self.assertEqual(self.ehlo(**AUTH, insecure_auth=True), [*always, auth, limits])
-        last = ["FUTURERELEASE 60", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"]
-        self.assertEqual(self.ehlo(hold=60, xclient=True)[-2:], last)
+        last = ["FUTURERELEASE 60 2026-11-20T17:41:00Z", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN"]
+        self.assertEqual(self.ehlo(hold=60, now=lambda: 1_795_196_400.9, xclient=True)[-2:], last)
 
     def test_each_can_be_switched_off(self) -> None:
         given = {"starttls": True, "hold": 60, "xclient": True, **AUTH, "insecure_auth": True}
