@@ -49,6 +49,40 @@ class FoundationsCase(SynchronousTestCase):
         return ground
 
 
+class HoldTests(FoundationsCase):
+    """FUTURERELEASE: where it is offered, and what stands behind it."""
+
+    SUBMISSION = 'address = "127.0.0.1:0"\nprotocol = "submission"\nname = "sub"'
+
+    def held_messages(self, listener: str, more: str = "") -> tuple[int, int]:
+        """The longest time, and how many messages an account may have waiting."""
+        config = self.configure(listener, more=more)
+        ground = self.ground(config)
+        rooms = rooms_of(config, ground)
+        self.assertIs(rooms.spool, ground.spool)
+        made = factory_of(config, config.listeners[0], rooms, ground, Clock())
+        settings = settings_of(config, config.listeners[0])
+        hold = settings.hold if "FUTURERELEASE" in settings.working(tls=True) else 0
+        return hold, made.portal.realm._held_messages
+
+    def test_submission_offers_it(self) -> None:
+        self.assertEqual(self.held_messages(self.SUBMISSION), (2_592_000, 1000))
+
+    def test_as_the_limits_say(self) -> None:
+        limits = '[limits]\nhold = "2 h"\nheld_messages = 7'
+        self.assertEqual(self.held_messages(self.SUBMISSION, limits), (7200, 7))
+        listener = self.SUBMISSION + '\nlimits = { hold = "1 h" }'
+        self.assertEqual(self.held_messages(listener, limits), (3600, 7))
+
+    def test_switched_off(self) -> None:
+        self.assertEqual(self.held_messages(self.SUBMISSION, "[limits]\nhold = 0"), (0, 0))
+        self.assertEqual(self.held_messages(self.SUBMISSION + '\nextensions_off = ["FUTURERELEASE"]'), (0, 0))
+
+    def test_others_do_not_offer_it(self) -> None:
+        self.assertEqual(self.held_messages(SMTP), (0, 0))
+        self.assertEqual(self.held_messages('address = "unix:/run/x/lmtp"\nprotocol = "lmtp"'), (0, 0))
+
+
 class SettingsTests(FoundationsCase):
     def test_submission_asks_for_tls_and_login(self) -> None:
         config = self.configure('address = "127.0.0.1:0"\nprotocol = "submission"')

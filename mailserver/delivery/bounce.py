@@ -2,7 +2,7 @@
 The report to a sender whose message could not be delivered.
 
 In: a held message, the recipients who do not get it, each with the reply that says why.  Out: the report as a mail.
-RFC 3461 4.1 and 6 (who gets a report, what it holds), RFC 3462 / 6522 (multipart/report), RFC 3464 (delivery status),
+RFC 3461 4.1 and 6 (who gets a report, what it holds), RFC 6522 (multipart/report), RFC 3464 (delivery status),
 RFC 3834 (Auto-Submitted), RFC 4865 (Future-Release-Request), RFC 6533 (addresses beyond ASCII).
 """
 

@@ -138,7 +138,7 @@ def _held(told: Mapping[str, Any]) -> Held:
     envelope = Envelope(
         id=_text(told["id"]),
         sender=None if told["sender"] is None else _address(told["sender"]),
-        recipients=tuple(Recipient(_address(text), _parameters(given)) for text, given in told["recipients"]),
+        recipients=tuple(Recipient(_address(text), _parameters(given)) for text, given in _list(told["recipients"])),
         parameters=_parameters(told["parameters"]),
         peer=Peer(**peer, tls=None if tls is None else TLSInfo(**tls)),
         protocol=_text(told["protocol"]),
@@ -157,13 +157,19 @@ def _held(told: Mapping[str, Any]) -> Held:
         next_try=float(told["next_try"]),
         attempts=int(told["attempts"]),
         trouble=_text(told["trouble"]),
-        lost=tuple(_text(each) for each in told["lost"]),
+        lost=tuple(_text(each) for each in _list(told["lost"])),
     )
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} in the place of text")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} in the place of a list")
     return value
 
 

@@ -32,11 +32,13 @@ from mailserver.reply import (
     MAILBOX_FULL,
     NO_QUEUE_YET,
     RELAYING_DENIED,
+    TOO_MANY_HELD,
     UNKNOWN_USER,
     Refusal,
 )
 from mailserver.routing import Local, LocalDomain, Remote, Router
 from tests.answers import asked
+from tests.spool.messages import NOW, HeldOnDisk, envelope
 
 ENVELOPE = Envelope(
     "id7", parse_address("a@example.com"), peer=Peer("192.0.2.1", 1, "client.example.com"), protocol="ESMTP"
@@ -562,3 +564,90 @@ class VerifyTests(InboundCase):
         avatar = self.avatar(FakeRouter(joe=[box("joe")]))
         self.successResultOf(ensureDeferred(avatar.verify(parse_address("joe@example.org"))))
         self.assertEqual(avatar._routes, {})
+
+
+class HoldTests(InboundCase):
+    """FUTURERELEASE, RFC 4865: a message of one of our users waits in the spool."""
+
+    def setUp(self) -> None:
+        self.disk = HeldOnDisk(self.mktemp())
+
+    def avatar_with_spool(self, router: Any, *, held_messages: int = 5, submission: bool = True) -> MailAvatar:
+        avatar = self.avatar(router, may_relay=True)
+        rooms = dataclasses.replace(avatar._rooms, spool=self.disk.spool, now=lambda: NOW)
+        return MailAvatar(rooms, "anna@example.org", submission=submission, held_messages=held_messages)
+
+    def submit(self, avatar: MailAvatar, **parameters: str) -> None:
+        """A whole transaction up to the commit, to Bob."""
+        wanted = envelope(parameters=parameters, recipients=())
+        avatar.mail(wanted)
+        if (room := avatar.rcpt(wanted, recipient("bob@example.org"))) is not None:
+            self.successResultOf(ensureDeferred(room))
+        wanted = wanted.with_recipient(recipient("bob@example.org"))
+        delivery = cast("Any", avatar.data(wanted))
+        if self.store.targets:
+            return
+        text = b"From: <anna@example.org>\r\nBcc: <secret@example.org>\r\n\r\nbody\r\n"
+        for step in (lambda: delivery.write(text), delivery.prepare, delivery.commit):
+            if (waiting := step()) is not None:
+                self.successResultOf(ensureDeferred(waiting))
+
+    def test_it_waits_with_its_trace_and_what_submission_does_to_it(self) -> None:
+        self.submit(self.avatar_with_spool(FakeRouter(bob=[box("bob")])), HOLDFOR="60")
+        self.assertEqual(self.store.targets, [])
+        [entry] = self.disk.folder.entries()[0]
+        message = self.disk.folder.read(entry)
+        self.assertEqual((message.release, message.received, message.next_try), (NOW + 60, NOW, NOW + 60))
+        text = Path(entry.path).read_bytes().partition(b"\n")[2]
+        self.assertTrue(text.startswith(b"Received: from client.example.net ([192.0.2.1])\r\n"), text)
+        self.assertIn(b"\r\nMessage-ID: <abc23456.", text)
+        self.assertNotIn(b"secret", text)
+
+    def test_until_a_time(self) -> None:
+        self.submit(self.avatar_with_spool(FakeRouter(bob=[box("bob")])), HOLDUNTIL="2023-11-14T22:14:20Z")
+        [entry] = self.disk.folder.entries()[0]
+        self.assertEqual(self.disk.folder.read(entry).release, NOW + 60)
+
+    def test_what_needs_no_wait_is_delivered_at_once(self) -> None:
+        for parameters in (
+            {},
+            {"HOLDFOR": "0"},
+            {"HOLDUNTIL": "2023-11-14T22:13:20Z"},
+            {"HOLDUNTIL": "2001-01-01T00:00:00Z"},
+        ):
+            avatar = self.avatar_with_spool(FakeRouter(bob=[box("bob")]))
+            self.submit(avatar, **parameters)
+            self.assertEqual((len(self.store.targets), self.disk.names()), (1, []), parameters)
+
+    def test_where_it_is_not_offered_nothing_waits(self) -> None:
+        avatar = self.avatar_with_spool(FakeRouter(bob=[box("bob")]), held_messages=0)
+        self.submit(avatar, HOLDFOR="60")
+        self.assertEqual((len(self.store.targets), self.disk.names()), (1, []))
+
+    def test_who_is_unknown_is_told_at_once(self) -> None:
+        with self.assertRaises(Refusal):
+            self.submit(self.avatar_with_spool(FakeRouter(bob=Refusal(UNKNOWN_USER))), HOLDFOR="60")
+
+    def test_room_is_asked_for_when_it_is_released(self) -> None:
+        for wrap in (None, succeed):
+            router = FakeRouter(bob=[box("bob", quota=1)])
+            router.wrap = wrap or router.wrap
+            avatar = self.avatar_with_spool(router)
+            asked_for: list[Any] = []
+            self.patch(RecordingStore, "check_room", lambda *given, told=asked_for: succeed(told.append(given)))
+            self.submit(avatar, HOLDFOR="60")
+            self.assertEqual(asked_for, [])
+            self.submit(avatar)
+            self.assertEqual(len(asked_for), 1)
+
+    def test_too_many_are_refused_for_a_while(self) -> None:
+        avatar = self.avatar_with_spool(FakeRouter(bob=[box("bob")]), held_messages=1)
+        self.submit(avatar, HOLDFOR="60")
+        wanted = envelope("bob@example.org", id="second", parameters={"HOLDFOR": "60"})
+        avatar.rcpt(wanted, wanted.recipients[0])
+        delivery = cast("Any", avatar.data(wanted))
+        delivery.write(b"Subject: x\r\n\r\n")
+        refused = self.failureResultOf(ensureDeferred(delivery.prepare()), Refusal).value
+        self.assertEqual(refused.reply, TOO_MANY_HELD)
+        delivery.abort()
+        self.assertEqual(len(self.disk.names()), 1)
