@@ -144,6 +144,9 @@ class MailAvatar:
         self._routes.clear()
         if self.may_relay and self._rooms.senders is not None and envelope.sender is not None:
             self._rooms.senders.check(self.user, envelope.sender)
+        if not self.user and self._rooms.senders is not None and self._release_time(envelope) is not None:
+            # A report of its failure would go to a sender whom nobody has checked.
+            raise Refusal(replies.AUTH_REQUIRED)
         for policy in self._rooms.policies:
             policy(envelope)
 

@@ -128,7 +128,7 @@ def read_line(line: bytes) -> Held:
         return _held(told)
     except Damaged:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AddressError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, AddressError) as error:
         raise Damaged(f"the first line cannot be read: {type(error).__name__}: {error}") from error
 
 

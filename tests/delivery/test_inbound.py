@@ -27,6 +27,7 @@ from mailserver.maildir.delivery import MaildirStore, Target
 from mailserver.maildir.names import UniqueNames, mailbox_path
 from mailserver.maildir.quota import Quotas
 from mailserver.reply import (
+    AUTH_REQUIRED,
     CANNOT_VERIFY,
     DISK_FULL,
     MAILBOX_FULL,
@@ -628,8 +629,17 @@ class HoldTests(InboundCase):
         with self.assertRaises(Refusal):
             self.submit(self.avatar_with_spool(FakeRouter(bob=Refusal(UNKNOWN_USER))), HOLDFOR="60")
 
+    def test_only_who_logged_in_can_ask_for_it(self) -> None:
+        rooms = dataclasses.replace(self.avatar_with_spool(FakeRouter())._rooms, senders=cast("Senders", object()))
+        nobody = MailAvatar(rooms, "", submission=True, held_messages=5)
+        with self.assertRaises(Refusal) as caught:
+            nobody.mail(envelope(parameters={"HOLDFOR": "60"}))
+        self.assertEqual(caught.exception.reply, AUTH_REQUIRED)
+        nobody.mail(envelope(parameters={"HOLDFOR": "0"}))
+
     def test_room_is_asked_for_when_it_is_released(self) -> None:
         for wrap in (None, succeed):
+            self.setUp()
             router = FakeRouter(bob=[box("bob", quota=1)])
             router.wrap = wrap or router.wrap
             avatar = self.avatar_with_spool(router)
@@ -646,7 +656,7 @@ class HoldTests(InboundCase):
         wanted = envelope("bob@example.org", id="second", parameters={"HOLDFOR": "60"})
         avatar.rcpt(wanted, wanted.recipients[0])
         delivery = cast("Any", avatar.data(wanted))
-        delivery.write(b"Subject: x\r\n\r\n")
+        self.successResultOf(ensureDeferred(delivery.write(b"Subject: x\r\n\r\n")))
         refused = self.failureResultOf(ensureDeferred(delivery.prepare()), Refusal).value
         self.assertEqual(refused.reply, TOO_MANY_HELD)
         delivery.abort()
