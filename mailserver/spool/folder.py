@@ -104,9 +104,9 @@ class Folder:
         except (BlockingIOError, FileNotFoundError):
             pass
         except BaseException:
-            os.close(descriptor)
+            self.files.close(descriptor)
             raise
-        os.close(descriptor)
+        self.files.close(descriptor)
         return None
 
     def read(self, entry: Entry) -> Held:
@@ -185,7 +185,7 @@ class Claim:
         """Others may have it; also twice."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            self._folder.files.close(descriptor)
 
     def _rewrite(self, held: Held, kind: str) -> str:
         folder = self._folder

@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred, execute, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,6 +29,7 @@ from mailserver.delivery.release import (
     report_name,
 )
 from mailserver.durable import Durable
+from mailserver.durable.files import FILES, Files
 from mailserver.interfaces import IRouter
 from mailserver.maildir.delivery import MaildirStore
 from mailserver.maildir.names import UniqueNames
@@ -35,6 +38,7 @@ from mailserver.reply import LOCAL_TROUBLE, UNKNOWN_USER, Refusal
 from mailserver.routing import Local, Remote
 from mailserver.spool.folder import Claim, Entry
 from mailserver.spool.held import Held
+from tests.durable.disk import RecordingFiles, after_power_cut
 from tests.spool.messages import ANNA, BOB, NOW, RECEIVED, TEXT, HeldOnDisk, held
 
 CARL = "carl@example.org"
@@ -62,13 +66,13 @@ class Boxes:
 
 
 class ReleaseCase(SynchronousTestCase):
-    def setUp(self) -> None:
+    def setUp(self, files: Files = FILES) -> None:
         self.now = NOW
-        self.disk = HeldOnDisk(self.mktemp())
+        self.disk = HeldOnDisk(self.mktemp(), files)
         self.folder = self.disk.folder
         self.boxes = Boxes(self.disk.root / "mail")
         numbers = count()
-        durable = Durable(run_in_thread=execute, unique_name=lambda: f"m{next(numbers)}")
+        durable = Durable(run_in_thread=execute, unique_name=lambda: f"m{next(numbers)}", files=files)
         quotas = Quotas(run_in_thread=execute, seconds=lambda: self.now)
         store = MaildirStore(durable, UniqueNames("h", 7, lambda: self.now), quotas)
         self.rooms = Rooms("mx.example.org", self.boxes, store, lambda: self.now)
@@ -294,6 +298,28 @@ class CrashTests(ReleaseCase):
             self.boxes.quotas.clear()
             self.attempt(entry)
             self.assertEqual((len(self.files(BOB)), len(self.files(CARL)), self.disk.names()), (1, 1, []), step)
+
+    @settings(max_examples=80, deadline=None)
+    @given(st.data())
+    def test_at_every_moment_of_a_release_the_power_may_go(self, data: st.DataObject) -> None:
+        """What was acknowledged is in the spool or in the mailbox, whole, whatever of the unsynced is lost."""
+        self.setUp(files := RecordingFiles())
+        entry = self.disk.put(held(BOB, CARL))
+        acknowledged, content = len(files.operations), Path(entry.path).read_bytes()
+        self.boxes.quotas[CARL] = data.draw(st.sampled_from((0, 10)))
+        self.attempt(entry)
+        prefix = data.draw(st.integers(acknowledged, len(files.operations)))
+        kept = data.draw(st.sets(st.integers(0, len(files.operations))))
+        left = after_power_cut(files.operations[:prefix], kept.__contains__)
+        waiting = left.get(Path(entry.path))
+        for address in (BOB, CARL):
+            whole = [text for path, text in left.items() if path.match(f"{address}/new/*")]
+            self.assertTrue(all(text.endswith(b"\n\nbody\n") for text in whole))
+            self.assertLessEqual(len(whole), 1)
+            if waiting is None or address.encode() not in waiting.partition(b"\n")[0]:
+                self.assertEqual(len(whole), 1, address)
+        if waiting is not None:
+            self.assertEqual(waiting.partition(b"\n")[2], content.partition(b"\n")[2])
 
 
 class ReleasingTests(ReleaseCase):
