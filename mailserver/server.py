@@ -13,6 +13,7 @@ Failures: `StartError` (from `foundations`) and `ConfigError` say what is wrong,
 from __future__ import annotations
 
 import atexit
+import difflib
 import inspect
 import shutil
 import tempfile
@@ -291,6 +292,9 @@ def _listener(where: Where) -> dict[str, Any]:
     else:
         kind, colon, rest = str(where).partition(":")
         known = _KINDS.get(kind) if colon else None
+        meant = difflib.get_close_matches(kind, _KINDS, n=1) if colon and known is None and "." not in kind else []
+        if meant and kind not in ("unix", "systemd", "localhost"):
+            raise ValueError(f'"{where}": there is no kind "{kind}"; did you mean "{meant[0]}:{rest}"?')
         table = {"address": str(where)} if known is None else {"address": _endpoint(rest), **known}
     table.setdefault("address", "2525")
     table["address"] = str(table["address"])

@@ -64,6 +64,10 @@ class WordsTests(SynchronousTestCase):
                 (str(listener.address), listener.protocol, listener.tls), (address, protocol, tls), repr(where)
             )
 
+    def test_a_kind_that_is_none(self) -> None:
+        error = self.assertRaises(ValueError, self.service, "tpc:2525")
+        self.assertIn('did you mean "tcp:2525"?', str(error))
+
     def test_several_listeners_in_one_call(self) -> None:
         made = self.service("tcp:2525", {"tls": "implicit", "port": 1465}, "lmtp:127.0.0.1:2424")
         self.assertEqual(

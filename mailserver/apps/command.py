@@ -210,7 +210,7 @@ class Command(Delivering):
         if owner is None and os.geteuid() == 0:
             program = options.run[0]
             cls.log.warn("command {program} runs as root; give it a user", program=program)  # noqa: G010 - Twisted
-        if _found(options) is None:
+        if find_program(options) is None:
             cls.log.error("command {program} cannot be found", event="command-missing", program=options.run[0])
         return Shared(Slots(options.concurrency, options.waiting), machine, owner, home)
 
@@ -234,7 +234,7 @@ class Command(Delivering):
         options, shared = self.options, self.shared
         given = Given(envelope, recipients, message.size, self._arguments(recipients))
         arguments = [given.fill(each) for each in options.run]
-        if (program := _found(options)) is None:
+        if (program := find_program(options)) is None:
             self.log.error(
                 "{app}: {program} cannot be found", event="command-missing", app=self.name, program=options.run[0]
             )
@@ -419,7 +419,7 @@ def _with_lf(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield held
 
 
-def _found(options: CommandOptions) -> str | None:
+def find_program(options: CommandOptions) -> str | None:
     """The path of the program: as it is with a slash, else in PATH.  Looked up each time: it may come later."""
     found = shutil.which(options.run[0], path=options.environment.get("PATH", PATH))
     return os.path.abspath(found) if found is not None else None

@@ -37,6 +37,8 @@ _log = Logger(namespace="mailserver.apps")
 _UNFIT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # RFC 5322 2.2.3: only what begins with a blank goes on with the field of the line before; no line is empty.
 _WHOLE = re.compile(rb"[!-9;-~]{1,76}:[^\r\n\0]*\r\n(?:[ \t][^\r\n\0]*[^ \t\r\n\0][^\r\n\0]*\r\n)*")
+#: RFC 5322 2.1.1, without the CRLF.
+LONGEST_LINE = 998
 #: Blocks of 64 KiB that are written before the reactor gets its turn: a few milliseconds.
 BLOCKS_AT_ONCE = 16
 _NAME = re.compile(r"[!-9;-~]{1,76}\Z")
@@ -317,6 +319,8 @@ def _added(field: tuple[str, str] | bytes) -> bytes:
         return field_of(*field)
     if not _WHOLE.fullmatch(field):
         raise ValueError(f"{field[:40]!r} is no field with its CRLF")
+    if max(map(len, field.split(b"\r\n"))) > LONGEST_LINE:
+        raise ValueError(f"{field[:40]!r} has a line of more than {LONGEST_LINE} octets")
     return field
 
 

@@ -48,6 +48,13 @@ def check_apps(parts: Parts, folder: Path) -> Iterator[Remark]:
                 '"*" takes all mail, for whatever domain',
             )
         yield from _check_file(path, app, folder)
+        if app.command is not None:
+            from mailserver.apps.command import find_program
+
+            if find_program(settings.options) is None:
+                program = settings.options.run[0]
+                text = f"there is no program {program}, or it may not be run: its mail gets 451 until there is"
+                yield Remark((*path, "command", "run"), text, warning=True)
 
 
 def _check_file(path: KeyPath, app: AppTable, folder: Path) -> Iterator[Remark]:

@@ -251,6 +251,7 @@ class FilterTests(LogCase):
         self.assertEqual(line.delivery.text, b"X-Score: 5\r\nX-By: me\r\nSubject: a\r\n\r\nbody\r\n")
 
     def test_a_whole_field_is_added_as_it_is(self) -> None:
+        self.assertTrue(self.filtered(Changes(add=[b"X: " + b"1" * 995 + b"\r\n"])).last.startswith("250"))
         field = b"DKIM-Signature: v=1;\r\n\tb=abc\r\n def\r\n"
         self.assertTrue(self.filtered(Changes(add=[field])).delivery.text.startswith(field + b"Subject: a\r\n"))
 
@@ -309,6 +310,7 @@ class FilterTests(LogCase):
             Changes(add=[b"X: 1\r\nEvil: 2\r\n"]),
             Changes(add=[b"X: 1\r\n \r\n"]),
             Changes(add=[b"X: 1"]),
+            Changes(add=[b"X: " + b"1" * 996 + b"\r\n"]),
             Changes(remove="Subject"),
             Changes(remove=[b"Subject"]),  # type: ignore[list-item]
             Changes(add=[("X", 5)]),  # type: ignore[list-item]

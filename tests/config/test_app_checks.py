@@ -120,6 +120,17 @@ class AppChecksTests(SynchronousTestCase):
         (warning,) = load(self.path).warnings
         self.assertIn("can be written by everybody", str(warning))
 
+    def test_a_program_that_is_not_there_is_warned_of(self) -> None:
+        for run, count in (("/no/such/program", 1), ("no-such-program-anywhere", 1), ("true", 0)):
+            self.path.write_text(
+                START + f'name = "c"\ncommand = {{ run = "{run}" }}\nmatch = {{ recipients = "c@example.org" }}\n'
+            )
+            warnings = [str(each) for each in load(self.path).warnings if "no program" in str(each)]
+            self.assertEqual(len(warnings), count, run)
+            self.assertTrue(
+                all(f":9: app.c.command.run: warning: there is no program {run}" in each for each in warnings)
+            )
+
     def test_secrets_in_options_are_not_shown(self) -> None:
         (self.folder / "tickets.py").write_text(GOOD.replace("folder: str = ", "secret: str = "))
         self.path.write_text(
