@@ -28,10 +28,14 @@ from mailserver.apps.view import AppAddress
 from mailserver.delivery import trace
 from mailserver.envelope import Envelope, Recipient
 from mailserver.interfaces import IMailAvatar
-from mailserver.reply import Reply
+from mailserver.reply import Refusal, Reply
+from mailserver.smtp.avatars import value
+from mailserver.smtp.parameters import release_time
 
 _log = Logger(namespace="mailserver.apps")
 
+#: FUTURERELEASE holds mail for mailboxes; an app would get it now.
+CANNOT_HOLD = Reply(504, "5.5.4", "Messages for this address cannot be held")
 #: Asks an app: instance, callback, arguments.
 Ask = Callable[..., Awaitable[Any]]
 
@@ -76,7 +80,7 @@ class AppAvatar:
         self._forget()
         self._active = [each for each in self._instances if each.match.sender(envelope.sender)]
         self._sender = envelope.sender
-        reply = await _value(self._inner.mail(envelope))
+        reply = await value(self._inner.mail(envelope))
         if reply is not None and not reply.positive:
             return reply  # type: ignore[no-any-return]
         for instance in self._active:
@@ -98,6 +102,9 @@ class AppAvatar:
                 if answer is not None:
                     address = address_of(answer, instance, "rcpt")
             if instance.takes:
+                if release_time(envelope.parameters, self._surroundings.now()) is not None:
+                    # RFC 4865 5: it was asked for, and must not be accepted and then not be done.
+                    raise Refusal(CANNOT_HOLD)
                 self._places[recipient.address] = (instance, address)
                 return None
         behind = [
@@ -106,7 +113,7 @@ class AppAvatar:
             if self._places[each.address][0] is None
         ]
         now = dataclasses.replace(envelope, sender=self._sender, recipients=tuple(behind))
-        reply = await _value(self._inner.rcpt(now, Recipient(address, recipient.parameters)))
+        reply = await value(self._inner.rcpt(now, Recipient(address, recipient.parameters)))
         if reply is None or reply.positive:
             self._places[recipient.address] = (None, address)
         return reply  # type: ignore[no-any-return]
@@ -132,7 +139,7 @@ class AppAvatar:
         inner: Any = None
         if behind:
             theirs = dataclasses.replace(envelope, recipients=tuple(moved[number] for number in behind))
-            inner = await _value(self._inner.data(theirs))
+            inner = await value(self._inner.data(theirs))
             if not shares and not filters:
                 return inner
         fields = trace.return_path(envelope.sender)
@@ -157,7 +164,7 @@ class AppAvatar:
                     return reply
         if not self._surroundings.vrfy:
             return replies.CANNOT_VERIFY  # only for the app's sake the question was asked
-        return await _value(self._inner.verify(address))  # type: ignore[no-any-return]
+        return await value(self._inner.verify(address))  # type: ignore[no-any-return]
 
     def reset(self) -> None:
         """See `IMailAvatar`."""
@@ -174,7 +181,3 @@ class AppAvatar:
 
 def _app_address(address: Address, instance: Instance) -> AppAddress:
     return AppAddress(address.local, address.domain, separator=instance.installed.settings.separator)
-
-
-async def _value(answer: Any) -> Any:
-    return await answer if isinstance(answer, Awaitable) else answer

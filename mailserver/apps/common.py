@@ -70,7 +70,10 @@ class DeliveryOptions(ReadyOptions):
         default=False,
         description="Hand over what stands in the address as +NAME=VALUE; names and values are checked.",
     )
-    concurrency: Count = Field(default=10, description="So many at once, in each worker; more wait.")
+    concurrency: Count = Field(
+        default=10,
+        description="So many at once, in each worker; more wait. Webhooks with the same url count together.",
+    )
     waiting: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=100, description="So many messages may wait; more are refused with 451 4.3.2."
     )

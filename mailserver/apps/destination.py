@@ -31,6 +31,7 @@ from mailserver.delivery.transaction import reply_for
 from mailserver.envelope import Envelope, Recipient
 from mailserver.interfaces import IDelivery
 from mailserver.reply import Refusal, Reply
+from mailserver.smtp.avatars import value
 
 _log = Logger(namespace="mailserver.apps")
 # Control characters but the tab, and what Unicode takes for the end of a line.
@@ -106,10 +107,10 @@ class AppDelivery:
             return
         if self._filters:
             for number, block in enumerate(self._message.iter_blocks(), 1):
-                await _value(self._inner.write(block))
+                await value(self._inner.write(block))
                 if number % BLOCKS_AT_ONCE == 0:
                     await self._breathe()
-        await _value(self._inner.prepare())
+        await value(self._inner.prepare())
 
     def _go_on(self) -> None:
         """Raises Refusal when the message was given up meanwhile: what is left of it nobody may take."""
@@ -155,7 +156,7 @@ class AppDelivery:
         usual = Reply(250, "2.0.0", f"Ok: queued as {self._envelope.id}")
         if self._inner is not None:
             try:
-                reply = await _value(self._inner.commit())
+                reply = await value(self._inner.commit())
             except (Refusal, OSError) as error:
                 if not self._each:
                     self._tell_half_done(answers)
@@ -351,7 +352,3 @@ def _key(name: Any) -> Address | str:
     if isinstance(name, Address):
         return name
     raise TypeError(f"{type(name).__name__} is no recipient")
-
-
-async def _value(answer: Any) -> Any:
-    return await answer if isinstance(answer, Awaitable) else answer

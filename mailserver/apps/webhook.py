@@ -18,8 +18,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from twisted.internet.defer import CancelledError, Deferred
@@ -156,6 +157,8 @@ class Webhook(Delivering):
     """Mail to a web address.  `shared` is a `Shared`."""
 
     Options = WebhookOptions
+    #: Reactor -> address and limits -> the places that its apps share.
+    _slots: ClassVar[WeakKeyDictionary[Any, WeakValueDictionary[Any, Slots]]] = WeakKeyDictionary()
     options: WebhookOptions
     shared: Shared
     log = Logger()
@@ -188,7 +191,12 @@ class Webhook(Delivering):
             return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
 
         cooperator = Cooperator(scheduler=lambda call: reactor.callLater(0.0, call))
-        slots = Slots(options.concurrency, options.waiting)
+        # Apps with the same address count together, as far as they say the same of it: it is one server's work.
+        known = cls._slots.setdefault(reactor, WeakValueDictionary())
+        limits = (options.url, options.concurrency, options.waiting)
+        slots = known.get(limits)
+        if slots is None:
+            slots = known[limits] = Slots(options.concurrency, options.waiting)
         return Shared(slots, reactor, HTTPClient(agent), keys, run_in_thread, cooperator, close)
 
     @classmethod

@@ -43,6 +43,7 @@ from mailserver.maildir.lookup import delivered
 from mailserver.maildir.names import OneName
 from mailserver.reply import Refusal, Reply
 from mailserver.routing import Local
+from mailserver.smtp.avatars import value
 from mailserver.spool.folder import BLOCK, Claim, Entry, Folder
 from mailserver.spool.held import Damaged, Held
 
@@ -151,12 +152,12 @@ class Attempt:
             at = 0
             while block := await self.run(claim.text, at, BLOCK):
                 at += len(block)
-                await _done(delivery.write(block))
-            await _done(delivery.prepare())
+                await value(delivery.write(block))
+            await value(delivery.prepare())
         except BaseException:
             delivery.abort()
             raise
-        given: tuple[Reply, ...] = await _done(delivery.commit())
+        given: tuple[Reply, ...] = await value(delivery.commit())
         return list(given)
 
     # -- what comes of it ------------------------------------------------------------------------------------------
@@ -239,12 +240,12 @@ class Attempt:
         store = replace(rooms.store, names=OneName(unique))
         delivery = Transaction([store.deliver(targets_for(rooms, envelope, missing, b""))], DELIVERED)
         try:
-            await _done(delivery.write(text))
-            await _done(delivery.prepare())
+            await value(delivery.write(text))
+            await value(delivery.prepare())
         except BaseException:
             delivery.abort()
             raise
-        await _done(delivery.commit())
+        await value(delivery.commit())
         return [DELIVERED]
 
 
@@ -269,10 +270,6 @@ def _header(claim: Claim) -> bytes:
     text = claim.text(0, MOST_HEADER)
     end = text.find(b"\r\n\r\n")
     return text[: end + 2] if end >= 0 else text[: text.rfind(b"\r\n") + 2]
-
-
-async def _done(result: Any) -> Any:
-    return await result if isinstance(result, Awaitable) else result
 
 
 def _reply_of(error: Exception, envelope: Envelope) -> Reply:

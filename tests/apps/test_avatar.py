@@ -12,6 +12,7 @@ from mailserver.apps.app import App
 from mailserver.apps.avatar import AppAvatar, Surroundings
 from mailserver.interfaces import IMailAvatar
 from mailserver.reply import UNKNOWN_USER, Refusal, Reply
+from mailserver.smtp.rules import SessionSettings
 from tests.apps.line import DATA, EHLO, MAIL, OPEN, RCPT, AppLine, settings_of
 from tests.smtp.test_server import LogCase
 from tests.smtp.wire import Avatar
@@ -137,6 +138,14 @@ class RoutingTests(LogCase):
         line = AppLine(Bad).say(EHLO, MAIL, RCPT, b"RCPT TO:<c@example.org>")
         self.assertEqual(line.codes, "220 250 250 451 451")
         self.assertEqual([event["app"] for event in self.named("app-failed")], ["Bad", "Bad"])
+
+    def test_what_shall_be_held_is_refused_by_an_app_and_not_taken_now(self) -> None:
+        settings = SessionSettings("mx.example.org", hold=1000, now=lambda: 0.0)
+        line = AppLine(settings_of(Taking, name="t", recipients=("b@example.org",)), settings=settings)
+        line.say(EHLO, b"MAIL FROM:<a@example.net> HOLDFOR=10", RCPT, b"RCPT TO:<c@example.org>", b"RSET")
+        line.say(b"MAIL FROM:<a@example.net> HOLDFOR=0", RCPT)
+        self.assertEqual(line.codes, "220 250 250 504 250 250 250 250")
+        self.assertEqual(Taking.taken, [])
 
     def test_the_policies_behind_are_asked_first(self) -> None:
         class Never(App):

@@ -259,7 +259,9 @@ class FilterTests(LogCase):
         line = self.filtered(b"Subject: b\r\n\r\nother\r\n")
         self.assertEqual(line.delivery.text, b"Subject: b\r\n\r\nother\r\n")
 
-    def test_a_large_message_is_changed_and_passed_on_in_turns(self) -> None:
+    def large(self) -> AppLine:
+        """A message of 3 MiB has just ended, and a filter adds a field to it."""
+
         class Adds(App):
             def filter(self, envelope: Any, message: Any) -> Changes:
                 return Changes(add=[("X-A", "1")])
@@ -268,29 +270,23 @@ class FilterTests(LogCase):
         line.folder = Path(self.mktemp())
         line.folder.mkdir()
         line.say(EHLO, MAIL, RCPT, DATA, b"Subject: a", b"")
-        row = b"\r\n".join([b"x" * 78] * 1_000)
         for _ in range(40):
-            line.say(row)
-        line.say(b".")
+            line.say(self.ROW)
+        return line.say(b".")
+
+    ROW = b"\r\n".join([b"x" * 78] * 1_000)
+
+    def test_a_large_message_is_changed_and_passed_on_in_turns(self) -> None:
+        line = self.large()
         self.assertTrue(line.last.startswith("354"), "others have the reactor first")
         self.assertNotIn("commit", line.delivery.done)
         line.clock.advance(0)
         self.assertTrue(line.last.startswith("250"))
-        self.assertEqual(line.delivery.text, b"X-A: 1\r\nSubject: a\r\n\r\n" + (row + b"\r\n") * 40)
+        self.assertEqual(line.delivery.text, b"X-A: 1\r\nSubject: a\r\n\r\n" + (self.ROW + b"\r\n") * 40)
         self.assertEqual(list(line.folder.iterdir()), [])
 
     def test_a_client_that_goes_away_in_between_leaves_nothing(self) -> None:
-        class Adds(App):
-            def filter(self, envelope: Any, message: Any) -> Changes:
-                return Changes(add=[("X-A", "1")])
-
-        line = AppLine(Adds)
-        line.folder = Path(self.mktemp())
-        line.folder.mkdir()
-        line.say(EHLO, MAIL, RCPT, DATA, b"Subject: a", b"")
-        for _ in range(40):
-            line.say(b"\r\n".join([b"x" * 78] * 1_000))
-        line.say(b".")
+        line = self.large()
         line.lose()
         line.clock.advance(0)
         self.assertEqual(list(line.folder.iterdir()), [])

@@ -381,6 +381,18 @@ class SetupTests(SynchronousTestCase):
         path.chmod(mode)
         return path
 
+    def test_apps_with_the_same_address_share_their_places(self) -> None:
+        clock, agent = Threadless(), Broken(OSError())
+
+        def slots(**options: Any) -> Any:
+            return Webhook.setup(WebhookOptions(**{"url": URL, **options}), clock, agent).slots
+
+        first = slots()
+        self.assertIs(slots(timeout=3), first)
+        self.assertIsNot(slots(url=URL + "/other"), first)
+        self.assertIsNot(slots(concurrency=3), first, "a reload that changes the number begins anew")
+        self.assertIsNot(self.setup_with().slots, first, "another process has another reactor")
+
     def setup_with(self, **options: Any) -> webhook.Shared:
         return Webhook.setup(WebhookOptions(url=URL, **options), Threadless(), Broken(OSError()))
 

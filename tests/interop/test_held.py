@@ -104,9 +104,12 @@ class HeldTests(ServerTestCase):
 
     def test_a_reload_keeps_it(self) -> None:
         server = self.serve()
-        self.submit(server, "HOLDFOR=2")
+        self.submit(server, "HOLDFOR=3", subject=b"kept")
         server.hang_up()
+        self.assertEqual((len(self.held(server)), server.files(BOB)), (1, []))
         self.await_bob(server)
+        await_true(lambda: not self.held(server), "an empty spool", server.told)
+        self.assertEqual(self.subjects(server), [b"kept"])
 
     def test_two_workers_deliver_it_once(self) -> None:
         server = self.serve(WORKERS)
@@ -120,7 +123,10 @@ class HeldTests(ServerTestCase):
         self.submit(server, "HOLDFOR=3", door="sub")
         for row in json.loads(server.accounts("stats", "--json"))["workers"]:
             os.kill(row["pid"], signal.SIGKILL)
+        self.assertEqual((len(self.held(server)), server.files(BOB)), (1, []))
         self.await_bob(server)
+        await_true(lambda: not self.held(server), "an empty spool", server.told)
+        self.assertEqual(len(server.files(BOB)), 1)
 
     def test_who_is_gone_by_then_is_reported_to_the_sender(self) -> None:
         server = self.serve()
