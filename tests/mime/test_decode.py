@@ -135,8 +135,10 @@ class CorpusTests(SynchronousTestCase):
     def test_decoded_values_can_be_added_to_headers_again(self) -> None:
         for case in CASES:
             headers = decode(case.octets).headers
-            for name, value in list(headers):
+            before = list(headers)
+            for name, value in before:
                 headers.add(name, value)
+            self.assertEqual([name for name, _ in headers], [name for name, _ in before] * 2, case.name)
 
 
 class GenSmtpTests(SynchronousTestCase):
